@@ -1,0 +1,54 @@
+//! The bottom row of diskimg: traits, extents, errors, options, sizes, bounded readers, the front end,
+//! memory devices. Every other crate speaks in these types; this one knows no format and no host file.
+//!
+//! ```
+//! use diskimg_core::{BlockDevice, Device, MemDevice};
+//! use std::sync::Arc;
+//!
+//! let disk = Device::new(Arc::new(MemDevice::new(4096)));
+//! disk.write_at(1000, b"hello")?;
+//! let mut buf = [0; 5];
+//! disk.read_at(1000, &mut buf)?;
+//! assert_eq!(&buf, b"hello");
+//! # Ok::<(), diskimg_core::Error>(())
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+mod cursor;
+mod device;
+pub mod driver;
+mod error;
+mod extent;
+mod front;
+mod image;
+mod info;
+mod mem;
+pub mod opener;
+pub mod options;
+mod progress;
+pub mod protocol;
+mod range;
+mod read;
+mod registry;
+mod reserve;
+pub mod size;
+mod zero;
+
+pub use cursor::Cursor;
+pub use device::{BlockDevice, Description, Limits, Prealloc, ZeroMode, read_only_error};
+pub use driver::FormatDriver;
+pub use error::{Error, ErrorKind, Result, errno, strerror};
+pub use extent::{Extent, ExtentFlags, HostRef};
+pub use front::Device;
+pub use image::{
+    BackingRef, Check, CheckReport, Child, ClusterEncoder, Codec, CompressedClusters, Image, Repair,
+};
+pub use info::{ImageInfo, InfoValue, SnapshotInfo};
+pub use mem::{MemDevice, NullDevice};
+pub use opener::Opener;
+pub use progress::{CancelToken, Progress, Task};
+pub use range::{ByteRange, align_down, align_up, len_u64, to_usize};
+pub use read::{Fields, read_table, read_zero_padded};
+pub use registry::{FALLBACK_FORMAT, Probed, Registry};
+pub use reserve::{Piece, Publish, Reservation};
+pub use zero::is_zero;

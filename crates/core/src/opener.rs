@@ -1,0 +1,82 @@
+//! The gate: every file that an image *refers to* is opened through an [`Opener`].
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::device::BlockDevice;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::RuntimeOptions;
+
+/// Why an image refers to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReferenceKind {
+    /// Its backing file (or parent).
+    Backing,
+    /// Its external data file.
+    DataFile,
+    /// A part of its contents.
+    Extent,
+}
+
+/// A file that an image refers to.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference<'a> {
+    /// Why.
+    pub kind: ReferenceKind,
+    /// The name as the image has it.
+    pub name: &'a str,
+    /// The name of the image that refers to it.
+    pub from: &'a str,
+    /// What the name resolves to: what would be opened.
+    pub resolved: &'a str,
+}
+
+/// How a referenced file is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// For writing too.
+    pub write: bool,
+    /// Made first (empty) if it does not exist; for a writer that is being created.
+    pub create: bool,
+}
+
+/// Decides whether a referenced file may be opened.
+pub trait Gate: Send + Sync + Debug {
+    /// `Ok` if it may.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] if not.
+    fn admit(&self, what: &Reference<'_>) -> Result<()>;
+}
+
+/// Opens files that images refer to.
+pub trait Opener: Send + Sync + Debug {
+    /// Opens it. `name` is resolved as the kind demands: a data file relative to the process's folder.
+    /// `options` are those that were given for this child (`data-file.*`), with the prefix removed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] by a gate, or those of opening.
+    fn open(
+        &self,
+        kind: ReferenceKind,
+        name: &str,
+        mode: Mode,
+        options: RuntimeOptions,
+    ) -> Result<Arc<dyn BlockDevice>>;
+}
+
+/// Opens nothing: for images that stand alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoReferences;
+
+impl Opener for NoReferences {
+    fn open(&self, _: ReferenceKind, name: &str, _: Mode, _: RuntimeOptions) -> Result<Arc<dyn BlockDevice>> {
+        Err(denied(name))
+    }
+}
+
+/// The error of a gate that does not let `name` through.
+#[must_use]
+pub fn denied(name: &str) -> Error {
+    Error::new(ErrorKind::Denied, format!("Opening the referenced file '{name}' is not allowed"))
+}

@@ -1,0 +1,82 @@
+//! [`Registry`]: the formats and protocols that a program knows, as a plain value.
+
+use crate::driver::{FormatDriver, ProbeInput};
+use crate::protocol::ProtocolDriver;
+
+/// Formats and protocols. The umbrella crate fills one from its features; a program may make its own.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    formats: Vec<&'static FormatDriver>,
+    protocols: Vec<&'static ProtocolDriver>,
+}
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug)]
+pub struct Probed {
+    /// The format.
+    pub format: &'static FormatDriver,
+    /// Nothing but "anything can be raw" spoke for it.
+    pub guessed: bool,
+}
+
+/// The format that every content could be.
+pub const FALLBACK_FORMAT: &str = "raw";
+
+impl Registry {
+    /// A registry without any driver.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a format.
+    #[must_use]
+    pub fn with_format(mut self, driver: &'static FormatDriver) -> Self {
+        self.formats.push(driver);
+        self
+    }
+
+    /// Adds a protocol.
+    #[must_use]
+    pub fn with_protocol(mut self, driver: &'static ProtocolDriver) -> Self {
+        self.protocols.push(driver);
+        self
+    }
+
+    /// The formats, in the order they were added.
+    #[must_use]
+    pub fn formats(&self) -> &[&'static FormatDriver] {
+        &self.formats
+    }
+
+    /// The protocols, in the order they were added.
+    #[must_use]
+    pub fn protocols(&self) -> &[&'static ProtocolDriver] {
+        &self.protocols
+    }
+
+    /// The format of that name.
+    #[must_use]
+    pub fn format(&self, name: &str) -> Option<&'static FormatDriver> {
+        self.formats.iter().find(|driver| driver.name == name).copied()
+    }
+
+    /// The protocol of that name.
+    #[must_use]
+    pub fn protocol(&self, name: &str) -> Option<&'static ProtocolDriver> {
+        self.protocols.iter().find(|driver| driver.name == name).copied()
+    }
+
+    /// The format that fits `input` best; `None` if not even raw is registered.
+    #[must_use]
+    pub fn probe(&self, input: &ProbeInput<'_>) -> Option<Probed> {
+        let mut best: Option<(u8, &'static FormatDriver)> = None;
+        for driver in &self.formats {
+            let score = (driver.probe)(input);
+            if score > 0 && best.is_none_or(|(top, _)| score > top) {
+                best = Some((score, driver));
+            }
+        }
+        best.map(|(score, format)| Probed { format, guessed: score <= 1 })
+    }
+}

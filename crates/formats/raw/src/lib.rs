@@ -1,0 +1,2 @@
+//! The raw format for diskimg.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
