@@ -1,0 +1,18 @@
+//! Differential matrix: command lines run by the installed `qemu-img` and by ours in equal folders; exit code,
+//! stdout, stderr and the files left behind must be equal. See `support/mod.rs` for what is needed to run it, and
+//! `diff_matrix/` for the tables, one file or more for each command.
+#![allow(clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+#[path = "diff_matrix/create.rs"]
+mod create;
+#[path = "diff_matrix/fixtures.rs"]
+mod fixtures;
+mod support;
+
+/// The tables must not shrink below this.
+const LEAST: usize = 400;
+
+fn main() -> std::process::ExitCode {
+    let tables = [create::cases()];
+    support::suite::run_cases(tables.into_iter().flatten().collect(), LEAST)
+}

@@ -1,0 +1,334 @@
+//! One case: a set-up, command lines that the oracle and ours run in folders of their own, and the comparison.
+//!
+//! Compared are exit code, stdout and stderr of each command and then the two folders: names, lengths and bytes.
+//! What is allowed to differ, and why, is said in [`Files`], [`same_but_disk_size`] and [`fold_progress`]; nothing
+//! else is normalised.
+
+use super::folder;
+use super::process::{self, Finished};
+use super::script;
+use super::suite::Env;
+use std::path::Path;
+
+/// What the files that a case leaves behind must have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// The same names, lengths and bytes.
+    Exact,
+    /// As `Exact`, but an image whose bytes differ is accepted when the oracle finds ours clean, of the same
+    /// length, with the same `info`, and reads the same content from both: a converter may place clusters as it likes.
+    Images,
+    /// As `Images`, with any length: compressed sizes depend on the compressor.
+    AnyLength,
+}
+
+/// A named set-up.
+#[derive(Debug, Clone, Copy)]
+pub struct Fixture {
+    /// Part of the case's name.
+    pub name: &'static str,
+    /// See [`script`].
+    pub script: &'static str,
+}
+
+/// Nothing is set up.
+pub const EMPTY: Fixture = Fixture { name: "empty", script: "" };
+
+/// A set-up, command lines, and what to compare.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Unique name.
+    pub name: String,
+    fixture: String,
+    changes: String,
+    commands: Vec<Vec<String>>,
+    files: Files,
+    progress: bool,
+    allocation: bool,
+}
+
+impl Case {
+    /// A case with a name of its own; `commands` are separated by line ends or `&&`.
+    pub fn new(name: impl Into<String>, fixture: Fixture, commands: &str) -> Self {
+        Self {
+            name: name.into(),
+            fixture: fixture.script.to_owned(),
+            changes: String::new(),
+            commands: script::commands(commands),
+            files: Files::Exact,
+            progress: false,
+            allocation: false,
+        }
+    }
+
+    /// Set-up steps done in each of the two folders on top of the fixture (cheap ones, and processes).
+    pub fn with(mut self, changes: &str) -> Self {
+        self.changes.push('\n');
+        self.changes.push_str(changes);
+        self
+    }
+
+    /// How the files left behind are compared.
+    pub fn files(mut self, files: Files) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// The command reports progress: how often is left to the command.
+    pub fn progress(mut self) -> Self {
+        self.progress = true;
+        self
+    }
+
+    /// The space that the file system allocated must be alike too (preallocation, sparse output).
+    pub fn allocation(mut self) -> Self {
+        self.allocation = true;
+        self
+    }
+
+    /// Number of command lines.
+    pub fn command_count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Whether the case says something about files even where messages can't be compared: it changes some.
+    pub fn writes(&self) -> bool {
+        let writers = ["create", "convert", "resize"];
+        self.commands.iter().any(|c| c.first().is_some_and(|name| writers.contains(&name.as_str())))
+    }
+
+    /// Runs the case; the error says all that differed.
+    pub fn run(&self, env: &Env, texts: bool) -> Result<(), Vec<Difference>> {
+        let fail = |what: String| vec![Difference::new(&self.name, "set-up", "", what)];
+        let base = env.fresh_folder();
+        let result = self.run_in(&base, env, texts).unwrap_or_else(|e| fail(e));
+        if result.is_empty() || !env.keep {
+            // A folder left behind is removed with the whole run's.
+            let _ = std::fs::remove_dir_all(&base);
+        }
+        if result.is_empty() { Ok(()) } else { Err(result) }
+    }
+
+    fn run_in(&self, base: &Path, env: &Env, texts: bool) -> Result<Vec<Difference>, String> {
+        let tools = env.tools();
+        let fixture = env.fixtures.get(&self.fixture, &tools)?;
+        let (theirs, ours) = (base.join("qemu"), base.join("ours"));
+        // Both run in a folder of the same name, so that absolute paths are equal too.
+        let expected = self.run_side(&fixture, &env.oracle_link, base, env)?;
+        std::fs::rename(base.join(WORK), &theirs).map_err(|e| e.to_string())?;
+        let got = self.run_side(&fixture, &env.our_link, base, env)?;
+        std::fs::rename(base.join(WORK), &ours).map_err(|e| e.to_string())?;
+        let mut differences = Vec::new();
+        for (command, (expected, got)) in self.commands.iter().zip(expected.iter().zip(&got)) {
+            let line = command.join(" ");
+            let mut differ = |what: &'static str, qemu: &str, ours: &str| {
+                differences.push(Difference::new(&self.name, what, qemu, ours.to_owned()).of(&line));
+            };
+            if expected.exit != got.exit {
+                differ("exit", &expected.exit, &got.exit);
+            }
+            if texts && !same_but_disk_size(&expected.stdout, &got.stdout) {
+                differ("stdout", &expected.stdout, &got.stdout);
+            }
+            if texts && expected.stderr != got.stderr {
+                differ("stderr", &expected.stderr, &got.stderr);
+            }
+        }
+        for (what, qemu, text) in self.compare_folders(&theirs, &ours, env)? {
+            differences.push(Difference::new(&self.name, what, &qemu, text));
+        }
+        Ok(differences)
+    }
+
+    /// Sets the folder up afresh and runs the commands in it with one of the two programs.
+    fn run_side(&self, fixture: &Path, program: &Path, base: &Path, env: &Env) -> Result<Vec<Finished>, String> {
+        let dir = base.join(WORK);
+        folder::copy_tree(fixture, &dir)?;
+        let holders = script::run(&self.changes, &dir, &env.tools())?;
+        let outputs = self.commands.iter().map(|command| self.output(program, command, &dir)).collect();
+        drop(holders);
+        outputs
+    }
+
+    fn output(&self, program: &Path, command: &[String], dir: &Path) -> Result<Finished, String> {
+        let here = dir.to_string_lossy();
+        let args: Vec<String> = command.iter().map(|word| word.replace("$DIR", &here)).collect();
+        let mut done = process::run(program, &args, dir)?;
+        for text in [&mut done.stdout, &mut done.stderr] {
+            *text = text.replace(here.as_ref(), "$DIR").replace(program.to_string_lossy().as_ref(), "$BIN/qemu-img");
+            if self.progress {
+                *text = fold_progress(text);
+            }
+        }
+        Ok(done)
+    }
+
+    fn compare_folders(
+        &self,
+        theirs: &Path,
+        ours: &Path,
+        env: &Env,
+    ) -> Result<Vec<(&'static str, String, String)>, String> {
+        let (expected, got) = (folder::list(theirs)?, folder::list(ours)?);
+        let names = |list: &std::collections::BTreeMap<String, folder::Entry>| {
+            list.iter().map(|(name, e)| format!("{name} {}", e.kind)).collect::<Vec<_>>().join("\n")
+        };
+        if names(&expected) != names(&got) {
+            return Ok(vec![("names", names(&expected), names(&got))]);
+        }
+        let mut found = Vec::new();
+        for (name, entry) in expected.iter().filter(|(_, entry)| entry.kind == "file") {
+            let other = &got[name];
+            let (a, b) = (theirs.join(name), ours.join(name));
+            if entry.len != other.len && self.files != Files::AnyLength {
+                let line = |len: u64| format!("{name}: length {len}");
+                found.push(("length", line(entry.len), line(other.len)));
+            }
+            if self.allocation && entry.allocated.abs_diff(other.allocated) > ALLOCATION_SLACK {
+                let line = |n: u64| format!("{name}: {n} bytes allocated");
+                found.push(("allocation", line(entry.allocated), line(other.allocated)));
+            }
+            let Some(at) = folder::first_difference(&a, &b)? else { continue };
+            if self.files == Files::Exact {
+                found.push(("bytes", String::new(), format!("{name} differs at {at:#x}")));
+            } else {
+                found.extend(compare_images(theirs, ours, name, env, self.files)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Name of the folder in which commands run.
+const WORK: &str = "work";
+
+/// Space that a file system may add by itself: an extent-tree block or two.
+const ALLOCATION_SLACK: u64 = 64 << 10;
+
+/// The oracle's view of two images that are not equal byte for byte.
+fn compare_images(
+    theirs: &Path,
+    ours: &Path,
+    name: &str,
+    env: &Env,
+    files: Files,
+) -> Result<Vec<(&'static str, String, String)>, String> {
+    let mut found = Vec::new();
+    let ask = |dir: &Path, args: &[&str]| process::run(&env.oracle_link, args, dir);
+    let info = ["info", "-U", "--output=json", name];
+    let (a, b) = (ask(theirs, &info)?, ask(ours, &info)?);
+    let plain = |text: &str| drop_sizes(text, files == Files::AnyLength);
+    if plain(&a.stdout) != plain(&b.stdout) || a.stderr != b.stderr {
+        found.push(("image info", a.stdout + &a.stderr, b.stdout + &b.stderr));
+    }
+    let check = ["check", "-U", name];
+    let (a, b) = (ask(theirs, &check)?, ask(ours, &check)?);
+    if a.exit != b.exit {
+        found.push(("image check", a.stdout + &a.stderr, b.stdout + &b.stderr));
+    }
+    let export = ["convert", "-U", "-O", "raw", name, "../exported"];
+    let (export_a, export_b) = (theirs.join("../exported.qemu"), ours.join("../exported.ours"));
+    for (dir, to) in [(theirs, &export_a), (ours, &export_b)] {
+        let done = ask(dir, &export)?;
+        if !done.is_ok() {
+            return Ok(vec![("image content", String::new(), done.stderr)]);
+        }
+        std::fs::rename(dir.join("../exported"), to).map_err(|e| e.to_string())?;
+    }
+    if let Some(at) = folder::first_difference(&export_a, &export_b)? {
+        found.push(("image content", String::new(), format!("{name}: guest bytes differ at {at:#x}")));
+    }
+    Ok(found)
+}
+
+/// `info` without what the host file system decides, and on request without the file's length.
+fn drop_sizes(json: &str, length_too: bool) -> String {
+    let mut lines: Vec<&str> = json.lines().collect();
+    lines.retain(|line| !line.contains("\"actual-size\""));
+    if length_too {
+        // The protocol node's virtual size is the length of the file.
+        lines.retain(|line| !line.starts_with("                \"virtual-size\""));
+    }
+    lines.join("\n")
+}
+
+/// Equality up to the allocated size that `info` prints: the file system may add a block for its own tables when it
+/// writes the file out, which can happen between the two runs.
+pub fn same_but_disk_size(a: &str, b: &str) -> bool {
+    const SLACK: f64 = 16.0 * 1024.0;
+    if a == b {
+        return true;
+    }
+    let (left, right): (Vec<&str>, Vec<&str>) = (a.split('\n').collect(), b.split('\n').collect());
+    left.len() == right.len()
+        && left.iter().zip(&right).all(|(x, y)| {
+            x == y
+                || match (disk_size(x), disk_size(y)) {
+                    (Some(p), Some(q)) => (p - q).abs() <= SLACK.max(p / 100.0),
+                    _ => false,
+                }
+        })
+}
+
+/// The size in a line `disk size: 196 KiB` or `"actual-size": 200704,`.
+fn disk_size(line: &str) -> Option<f64> {
+    if let Some(number) = line.trim().strip_prefix("\"actual-size\": ") {
+        return number.trim_end_matches(',').parse().ok();
+    }
+    let (number, unit) = line.trim().strip_prefix("disk size: ")?.split_once(' ')?;
+    let power = ["B", "KiB", "MiB", "GiB", "TiB"].iter().position(|u| *u == unit)?;
+    Some(number.parse::<f64>().ok()? * 1024_f64.powi(power as i32))
+}
+
+/// Keeps the first and last line of each run of progress lines (`    (12.50/100%)\r`): how many there are in
+/// between depends on the size of the requests.
+pub fn fold_progress(text: &str) -> String {
+    let parts: Vec<&str> = text.split_inclusive('\r').collect();
+    let is_progress = |part: &str| part.starts_with("    (") && part.ends_with("/100%)\r");
+    let mut kept = String::new();
+    for (i, part) in parts.iter().enumerate() {
+        let inside = i > 0 && is_progress(parts[i - 1]) && parts.get(i + 1).is_some_and(|next| is_progress(next));
+        if !(is_progress(part) && inside) {
+            kept.push_str(part);
+        }
+    }
+    kept
+}
+
+/// One thing in which the two programs differed.
+#[derive(Debug, Clone)]
+pub struct Difference {
+    /// The case.
+    pub case: String,
+    /// The command line.
+    pub command: String,
+    /// `stdout`, `stderr`, `exit`, `names`, `bytes` …
+    pub what: &'static str,
+    /// The oracle's side.
+    pub qemu: String,
+    /// Our side.
+    pub ours: String,
+}
+
+impl Difference {
+    fn new(case: &str, what: &'static str, qemu: &str, ours: String) -> Self {
+        Self { case: case.to_owned(), command: String::new(), what, qemu: qemu.to_owned(), ours }
+    }
+
+    fn of(mut self, command: &str) -> Self {
+        self.command = command.to_owned();
+        self
+    }
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} differs: qemu-img {}", self.what, self.command)?;
+        for (who, text) in [("qemu", &self.qemu), ("ours", &self.ours)] {
+            for line in text.lines().take(60) {
+                writeln!(f, "  {who}| {line}")?;
+            }
+        }
+        Ok(())
+    }
+}

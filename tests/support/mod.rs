@@ -1,0 +1,21 @@
+//! What the tests that run the installed `qemu-img` beside our command share.
+//!
+//! - [`oracle`]: finds the installed tools and our binary, and reads the oracle's version.
+//! - [`process`]: runs a command with a time limit and keeps what it said.
+//! - [`script`]: the small language in which test images are set up.
+//! - [`folder`]: set-ups made once and copied hole by hole, and the comparison of two folders.
+//! - [`case`]: one command line (or a few) run by both, and everything compared.
+//! - [`suite`]: turns cases into tests that can be reported as ignored, and keeps the report.
+//!
+//! A missing oracle is counted as *ignored*, never as *ok*; `DISKIMG_REQUIRE_ORACLE=1` makes it a failure.
+//! Environment: `DISKIMG_ORACLE` (another `qemu-img`), `DISKIMG_TEST_BINARY` (another binary in our place),
+//! `DISKIMG_TEST_DIR` (where folders are made), `DISKIMG_DIFF_REPORT` (a file for JSON lines of differences),
+//! `DISKIMG_KEEP=1` (leave the folders of failed cases in place).
+#![allow(dead_code, unreachable_pub)]
+
+pub mod case;
+pub mod folder;
+pub mod oracle;
+pub mod process;
+pub mod script;
+pub mod suite;

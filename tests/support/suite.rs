@@ -1,0 +1,214 @@
+//! Turns cases into tests: listed one by one, run in parallel, ignored (never passed) where the oracle is missing.
+
+use super::case::{Case, Difference, Fixture};
+use super::folder::Fixtures;
+use super::oracle::{self, Oracle};
+use super::script::Tools;
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What every test of a run shares.
+#[derive(Debug)]
+pub struct Env {
+    root: PathBuf,
+    oracle: Option<Oracle>,
+    /// The oracle under the name `qemu-img`.
+    pub oracle_link: PathBuf,
+    /// Our binary under the name `qemu-img`: messages begin with the name that a program was called by.
+    pub our_link: PathBuf,
+    /// Set-ups made so far.
+    pub fixtures: Fixtures,
+    /// Whether folders of failed cases are left in place.
+    pub keep: bool,
+    next: AtomicU64,
+    report: Option<Mutex<std::fs::File>>,
+}
+
+impl Env {
+    fn new(oracle: Option<Oracle>) -> std::io::Result<Self> {
+        let base = std::env::var_os("DISKIMG_TEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+        let root = base.join(format!("diff-{}", std::process::id()));
+        let link = |dir: &str, target: &Path| -> std::io::Result<PathBuf> {
+            let link = root.join(dir).join("qemu-img");
+            std::fs::create_dir_all(root.join(dir))?;
+            std::os::unix::fs::symlink(target, &link)?;
+            Ok(link)
+        };
+        let our_link = link("our-bin", &oracle::our_binary())?;
+        let oracle_link = match &oracle {
+            Some(oracle) => link("qemu-bin", &oracle.img)?,
+            None => PathBuf::from("qemu-img"),
+        };
+        let report = match std::env::var_os("DISKIMG_DIFF_REPORT") {
+            Some(path) => Some(Mutex::new(std::fs::OpenOptions::new().append(true).create(true).open(path)?)),
+            None => None,
+        };
+        Ok(Self {
+            fixtures: Fixtures::new(root.join("fixtures")),
+            keep: std::env::var_os("DISKIMG_KEEP").is_some(),
+            next: AtomicU64::new(0),
+            root,
+            oracle,
+            oracle_link,
+            our_link,
+            report,
+        })
+    }
+
+    /// A path for a folder of one case.
+    pub fn fresh_folder(&self) -> PathBuf {
+        self.root.join(format!("case-{:05}", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The oracle's tools.
+    pub fn tools(&self) -> Tools<'_> {
+        match &self.oracle {
+            Some(oracle) => Tools { img: &oracle.img, io: &oracle.io },
+            None => Tools { img: Path::new("qemu-img"), io: Path::new("qemu-io") },
+        }
+    }
+
+    fn note(&self, differences: &[Difference]) {
+        let Some(Ok(mut file)) = self.report.as_ref().map(Mutex::lock) else { return };
+        for d in differences {
+            let line = serde_json::json!({
+                "case": d.case, "command": d.command, "what": d.what, "qemu": d.qemu, "ours": d.ours,
+            });
+            // The report is a convenience beside the test result.
+            let _ = writeln!(file, "{line}");
+        }
+    }
+}
+
+/// What a test needs of the oracle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// The version whose texts are ours.
+    Texts,
+    /// Any version.
+    Contents,
+    /// No oracle at all.
+    Nothing,
+}
+
+type Body = Box<dyn FnOnce(&Env) -> Result<(), String> + Send>;
+
+/// One test to be listed.
+pub struct Test {
+    name: String,
+    needs: Needs,
+    body: Body,
+}
+
+impl Test {
+    /// A test with a body of its own.
+    pub fn new(
+        name: impl Into<String>,
+        needs: Needs,
+        body: impl FnOnce(&Env) -> Result<(), String> + Send + 'static,
+    ) -> Self {
+        Self { name: name.into(), needs, body: Box::new(body) }
+    }
+}
+
+/// A case per command line, all on one fixture, named after group, fixture and command.
+pub fn group(name: &str, fixture: Fixture, commands: &[&str]) -> Vec<Case> {
+    commands.iter().map(|c| Case::new(case_name(name, fixture.name, c), fixture, c)).collect()
+}
+
+/// A case per set-up change, each on one fixture and followed by the same commands: for patched images.
+pub fn patched(name: &str, fixture: Fixture, commands: &str, changes: &[(&str, &str)]) -> Vec<Case> {
+    changes
+        .iter()
+        .map(|(what, change)| {
+            Case::new(format!("{name}/{}/{what}: {}", fixture.name, one_line(commands)), fixture, commands).with(change)
+        })
+        .collect()
+}
+
+/// The name of a case.
+pub fn case_name(group: &str, fixture: &str, commands: &str) -> String {
+    format!("{group}/{fixture}: {}", one_line(commands))
+}
+
+fn one_line(commands: &str) -> String {
+    commands.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" && ")
+}
+
+/// Runs tests made of cases; `least` is the number of command lines that there must be.
+pub fn run_cases(cases: Vec<Case>, least: usize) -> ExitCode {
+    let commands: usize = cases.iter().map(Case::command_count).sum();
+    let mut names = HashSet::new();
+    let twice: Vec<String> =
+        cases.iter().filter(|c| !names.insert(c.name.clone())).map(|c| c.name.clone()).collect();
+    let mut tests = vec![Test::new("the table is large enough and has no name twice", Needs::Nothing, move |_| {
+        if commands < least {
+            return Err(format!("{commands} command lines, at least {least} are wanted"));
+        }
+        if twice.is_empty() { Ok(()) } else { Err(format!("twice: {twice:#?}")) }
+    })];
+    let texts = Oracle::find().is_none_or(|oracle| oracle.texts_are_comparable());
+    for case in cases {
+        if !texts && case.writes() {
+            let contents = case.clone();
+            let name = format!("{} (files only)", case.name);
+            tests.push(Test::new(name, Needs::Contents, move |env| run_case(&contents, env, false)));
+        }
+        tests.push(Test::new(case.name.clone(), Needs::Texts, move |env| run_case(&case, env, true)));
+    }
+    run_tests(tests)
+}
+
+fn run_case(case: &Case, env: &Env, texts: bool) -> Result<(), String> {
+    case.run(env, texts).map_err(|found| {
+        env.note(&found);
+        found.iter().map(Difference::to_string).collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// Lists and runs tests, and removes the folders that they used.
+pub fn run_tests(mut tests: Vec<Test>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let oracle = Oracle::find();
+    let (present, texts) = (oracle.is_some(), oracle.as_ref().is_some_and(Oracle::texts_are_comparable));
+    match &oracle {
+        None => eprintln!("no qemu-img and qemu-io in PATH: what needs them is ignored"),
+        Some(oracle) if !texts => {
+            eprintln!("qemu-img is {}, not {}x: comparisons of texts are ignored", oracle.version, oracle::TEXT_VERSION);
+        }
+        Some(_) => {}
+    }
+    if oracle::is_required() {
+        tests.insert(0, Test::new("the oracle is installed", Needs::Nothing, move |_| {
+            if present { Ok(()) } else { Err("DISKIMG_REQUIRE_ORACLE=1, and qemu-img or qemu-io is missing".to_owned()) }
+        }));
+    }
+    let env = match Env::new(oracle) {
+        Ok(env) => Arc::new(env),
+        Err(e) => {
+            eprintln!("can't make the folder for tests: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let trials = tests.into_iter().map(|test| {
+        let ignored = match test.needs {
+            Needs::Nothing => false,
+            Needs::Contents => !present,
+            Needs::Texts => !texts,
+        };
+        let env = Arc::clone(&env);
+        Trial::test(test.name, move || (test.body)(&env).map_err(Failed::from)).with_ignored_flag(ignored)
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    if !(env.keep && conclusion.has_failed()) {
+        // What can't be removed lies in the target folder and goes with it.
+        let _ = std::fs::remove_dir_all(&env.root);
+    }
+    conclusion.exit_code()
+}
