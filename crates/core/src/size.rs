@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub enum SizeError {
     /// Not in the syntax of sizes.
     Syntax,
-    /// 2^64 or more.
+    /// 2^64 or more, or a negative whole number.
     Range,
 }
 
@@ -27,6 +27,9 @@ pub const MAX_IMAGE_SIZE: u64 = i64::MAX.unsigned_abs();
 /// See [`SizeError`].
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let text = text.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
+    if text.strip_prefix('-').is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_digit())) {
+        return Err(SizeError::Range);
+    }
     let text = text.strip_prefix('+').unwrap_or(text);
     if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         return parse_hex(digits);
@@ -156,11 +159,11 @@ mod tests {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for text in
-            ["", "k", ".", "1.5", "1.5b", "0x10k", "0x", "0x1.8", "1kB", "1KiB", "1e3", "1 ", "1 k", "-1"]
+            ["", "k", ".", "1.5", "1.5b", "0x10k", "0x", "0x1.8", "1kB", "1KiB", "1e3", "1 ", "1 k", "-1k", "+-1"]
         {
             assert_eq!(parse_size(text), Err(SizeError::Syntax), "{text}");
         }
-        for text in ["16E", "18446744073709551616", "0x10000000000000000"] {
+        for text in ["16E", "18446744073709551616", "0x10000000000000000", "-1", "-0"] {
             assert_eq!(parse_size(text), Err(SizeError::Range), "{text}");
         }
     }

@@ -1,0 +1,236 @@
+//! `convert`: copies one or more images into a new or existing one.
+
+use std::ffi::OsString;
+
+use crate::command::{Command, Key, Value, flag, value};
+use crate::objects;
+use crate::source::Source;
+use crate::ui::{Exit, Ui};
+use crate::values::{self, SnapshotChoice};
+
+/// The subcommand.
+pub(crate) static COMMAND: Command = Command {
+    name: "convert",
+    summary: "Copy one image to another with optional format conversion",
+    synopsis: "[-f SRC_FMT|--image-opts] [-T SRC_CACHE] [--bitmaps [--skip-broken-bitmaps]]
+        [-o TGT_OPTS|--target-image-opts] [-t TGT_CACHE] [-n]
+        [-B BACKING_FILENAME [-F BACKING_FMT]]
+        SRC_FILENAME [SRC_FILENAME2 [...]] TGT_FILENAME",
+    options: &[
+        flag(Key::Help, "h", &["help"]),
+        flag(Key::Quiet, "q", &["quiet"]),
+        value(Key::Object, "", &["object"]),
+        flag(Key::ImageOpts, "", &["source-image-opts", "image-opts"]),
+        value(Key::Format, "f", &["source-format"]),
+        value(Key::Cache, "T", &["source-cache"]),
+        value(Key::Snapshot, "l", &["snapshot"]),
+        value(Key::SparseSize, "S", &["sparse-size"]),
+        value(Key::TargetFormat, "O", &["output-format"]),
+        flag(Key::TargetImageOpts, "", &["target-image-opts"]),
+        flag(Key::TargetIsZero, "", &["target-is-zero"]),
+        value(Key::Options, "o", &["options"]),
+        value(Key::TargetCache, "t", &["output-cache"]),
+        value(Key::Backing, "B", &["backing"]),
+        value(Key::BackingFormat, "F", &["backing-format"]),
+        value(Key::Parallel, "m", &["parallel"]),
+        flag(Key::CopyRange, "C", &["copy-range-offloading"]),
+        flag(Key::Bitmaps, "", &["bitmaps"]),
+        flag(Key::Salvage, "", &["salvage"]),
+        flag(Key::SkipBrokenBitmaps, "", &["skip-broken-bitmaps"]),
+        flag(Key::OutOfOrder, "W", &["oob-writes"]),
+        value(Key::Rate, "r", &["rate"]),
+        flag(Key::ForceShare, "U", &["force-share"]),
+        flag(Key::Progress, "p", &[]),
+        flag(Key::Compress, "c", &[]),
+        flag(Key::NoCreate, "n", &[]),
+    ],
+    help: &[
+        ("-q, --quiet", "quiet operations"),
+        ("-p, --progress", "show operation progress"),
+        ("-f, --source-format SRC_FMT", "specify SRC_FILENAME source image format explicitly"),
+        (
+            "--source-image-opts",
+            "indicates that SRC_FILENAME is a complete image specification
+     instead of a file name (incompatible with --source-format)",
+        ),
+        ("-l, --source-snapshot SNAPSHOT_PARAMS", "specify source snapshot parameters"),
+        ("-T, --source-cache SRC_CACHE", "source image(s) cache mode (writeback)"),
+        ("-O, --target-format TGT_FMT", "specify TGT_FILENAME image format (default is raw)"),
+        (
+            "--target-image-opts",
+            "indicates that TGT_FILENAME is a complete image specification
+     instead of a file name (incompatible with --output-format)",
+        ),
+        ("-o, --target-options TGT_OPTS", "TARGET_FMT-specific options"),
+        ("-c, --compress", "create compressed output image (qcow and qcow2 format only)"),
+        ("-t, --target-cache TGT_CACHE", "cache mode when opening output image (unsafe)"),
+        ("-B, --backing BACKING_FILENAME", "create output to be a CoW on top of BACKING_FILENAME"),
+        ("-F, --backing-format BACKING_FMT", "specify BACKING_FILENAME image format explicitly"),
+        ("-n, --no-create", "omit target volume creation (eg on rbd)"),
+        ("--target-is-zero", ""),
+        ("-S, --sparse-size SPARSE_SIZE", "XXX todo"),
+        ("--bitmaps", "also copy any persistent bitmaps present in source"),
+        ("--skip-broken-bitmaps", "skip (do not error out) any broken bitmaps"),
+        ("-U, --force-share", "open images in shared mode for concurrent access"),
+        ("-r, --rate RATE", "I/O rate limit"),
+        ("-m, --parallel NUM_COROUTINES", "specify parallelism (default 8)"),
+        ("-C, --copy-range-offloading", "use copy_range offloading"),
+        ("--salvage", "XXX todo"),
+        ("-W, --oob-writes", "enable out-of-order writes to improve performance"),
+        ("--object OBJDEF", "QEMU user-creatable object (eg encryption key)"),
+        ("SRC_FILENAME", "source image file name (or specification with --image-opts)"),
+        ("TGT_FILENAME", "target (output) image file name"),
+    ],
+    run,
+};
+
+#[derive(Debug, Default)]
+struct Args {
+    quiet: bool,
+    progress: bool,
+    sources: Vec<Source>,
+    snapshot: Option<SnapshotChoice>,
+    target: Target,
+    /// Runs of zeros of at least so many bytes become holes; 0: none do.
+    sparse_size: Option<u64>,
+    rate: Option<u64>,
+    parallel: Option<u64>,
+    compress: bool,
+    copy_range: bool,
+    salvage: bool,
+    out_of_order: bool,
+    bitmaps: bool,
+    skip_broken_bitmaps: bool,
+}
+
+/// What is written.
+#[derive(Debug, Default)]
+struct Target {
+    filename: String,
+    format: Option<String>,
+    image_opts: bool,
+    options: Option<String>,
+    /// Name of the cache mode; looked up only when the target is opened.
+    cache: Option<String>,
+    backing: Option<String>,
+    backing_format: Option<String>,
+    exists: bool,
+    is_zero: bool,
+}
+
+const MAX_PARALLEL: u64 = 16;
+const MAX_SPARSE_SIZE: u64 = 16 << 20;
+const SECTOR: u64 = 512;
+
+impl Args {
+    fn parse(ui: &Ui, args: &[OsString]) -> Result<Self, Exit> {
+        let mut parsed = Self::default();
+        let mut source = Source::default();
+        let mut cache = None;
+        let operands = COMMAND.parse(ui, args, |key, value| {
+            match key {
+                Key::Cache => cache = Some(value.text(ui)?),
+                Key::Format | Key::ImageOpts | Key::ForceShare => source.take(ui, key, value)?,
+                Key::Object => objects::check(ui, value)?,
+                Key::Snapshot => parsed.snapshot = Some(SnapshotChoice::parse(ui, value)?),
+                Key::SparseSize => parsed.sparse_size = Some(parse_sparse_size(ui, value)?),
+                Key::Parallel => parsed.parallel = Some(parse_parallel(ui, value)?),
+                Key::Rate => parsed.rate = Some(values::size(ui, "rate limit", &value.text(ui)?)?),
+                _ => parsed.take(ui, key, value)?,
+            }
+            Ok(())
+        })?;
+        parsed.target.format.get_or_insert_with(|| "raw".to_owned());
+        parsed.refuse_contradictions(ui)?;
+        parsed.name_images(ui, operands, source, cache.as_deref())?;
+        Ok(parsed)
+    }
+
+    /// Options of the target, and those without a value.
+    fn take(&mut self, ui: &Ui, key: Key, value: Value) -> Result<(), Exit> {
+        let target = &mut self.target;
+        match key {
+            Key::TargetFormat => target.format = Some(value.text(ui)?),
+            Key::TargetCache => target.cache = Some(value.text(ui)?),
+            Key::Options => values::add_options(ui, &mut target.options, value)?,
+            Key::Backing => target.backing = Some(value.text(ui)?),
+            Key::BackingFormat => target.backing_format = Some(value.text(ui)?),
+            Key::TargetImageOpts => target.image_opts = true,
+            Key::TargetIsZero => target.is_zero = true,
+            Key::NoCreate => target.exists = true,
+            Key::Quiet => self.quiet = true,
+            Key::Progress => self.progress = true,
+            Key::Compress => self.compress = true,
+            Key::CopyRange => self.copy_range = true,
+            Key::Salvage => self.salvage = true,
+            Key::OutOfOrder => self.out_of_order = true,
+            Key::Bitmaps => self.bitmaps = true,
+            Key::SkipBrokenBitmaps => self.skip_broken_bitmaps = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn refuse_contradictions(&self, ui: &Ui) -> Result<(), Exit> {
+        let target = &self.target;
+        let contradictions = [
+            (self.skip_broken_bitmaps && !self.bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"),
+            (self.copy_range && self.compress, "Cannot enable copy offloading when -c is used"),
+            (self.copy_range && self.sparse_size.is_some(), "Cannot enable copy offloading when -S is used"),
+            (self.copy_range && self.salvage, "Cannot use copy offloading in salvaging mode"),
+            (target.image_opts && !target.exists, "--target-image-opts requires use of -n flag"),
+            (target.exists && target.options.is_some(), "-o has no effect when skipping image creation"),
+            (target.is_zero && !target.exists, "--target-is-zero requires use of -n flag"),
+        ];
+        match contradictions.iter().find(|(wrong, _)| *wrong) {
+            Some((_, text)) => Err(ui.fail(text)),
+            None => Ok(()),
+        }
+    }
+
+    /// The last operand is the target. Without any, a request for help is still answered.
+    fn name_images(
+        &mut self,
+        ui: &Ui,
+        mut operands: Vec<OsString>,
+        source: Source,
+        cache: Option<&str>,
+    ) -> Result<(), Exit> {
+        let target = if operands.len() > 1 { operands.pop() } else { None };
+        if self.wants_help() {
+            self.target.filename = target.map(|name| ui.text(name)).transpose()?.unwrap_or_default();
+            return Ok(());
+        }
+        let Some(target) = target else { return Err(ui.fail("Must specify image file name")) };
+        self.target.filename = ui.text(target)?;
+        let source = Source { cache: values::source_cache(ui, cache)?, ..source };
+        for name in operands {
+            self.sources.push(Source { filename: ui.text(name)?, ..source.clone() });
+        }
+        Ok(())
+    }
+
+    fn wants_help(&self) -> bool {
+        values::asks_for_help(self.target.options.as_deref())
+    }
+}
+
+fn parse_sparse_size(ui: &Ui, value: Value) -> Result<u64, Exit> {
+    let what = "buffer size for sparse output";
+    let size = values::size(ui, what, &value.text(ui)?)?;
+    if size > MAX_SPARSE_SIZE || size % SECTOR != 0 {
+        return Err(ui.fail(format!(
+            "Invalid {what} specified. Valid sizes are multiples of {SECTOR} up to {MAX_SPARSE_SIZE}. Select 0 to disable sparse detection (fully allocates output)."
+        )));
+    }
+    Ok(size)
+}
+
+fn parse_parallel(ui: &Ui, value: Value) -> Result<u64, Exit> {
+    let what = "number of coroutines";
+    values::number(ui, what, 1..=MAX_PARALLEL, &value.text(ui)?)
+}
+fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
+    let args = Args::parse(ui, args)?;
+    Err(ui.fail(format!("{args:?}")))
+}

@@ -1,0 +1,68 @@
+//! `info`: tells about an image and its backing chain.
+
+use std::ffi::OsString;
+
+use crate::command::{Command, Key, flag, value};
+use crate::source::Source;
+use crate::ui::{Exit, Ui};
+use crate::values::{self, OutputFormat};
+use crate::{human, json, objects};
+
+/// The subcommand.
+pub(crate) static COMMAND: Command = Command {
+    name: "info",
+    summary: "Display information about image",
+    synopsis: "[-f FMT | --image-opts] [-b] [-U] [--object OBJDEF]
+        [--output human|json] FILENAME",
+    options: &[
+        flag(Key::Help, "h", &["help"]),
+        value(Key::Format, "f", &["format"]),
+        value(Key::Output, "", &["output"]),
+        flag(Key::BackingChain, "b", &["backing-chain"]),
+        value(Key::Object, "", &["object"]),
+        flag(Key::ImageOpts, "", &["image-opts"]),
+        flag(Key::ForceShare, "U", &["force-share"]),
+    ],
+    help: &[
+        ("-f, --format FMT", "specify FILENAME image format explicitly"),
+        (
+            "--image-opts",
+            "indicates that FILENAME is a complete image specification
+     instead of a file name (incompatible with --format)",
+        ),
+        ("-b, --backing-chain", "display information about backing chaing\n  (in case the image is stacked"),
+        ("-U, --force-share", "open image in shared mode for concurrent access"),
+        ("--object OBJDEF", "QEMU user-creatable object (eg encryption key)"),
+        ("--output human|json", "specify output format name (default human)"),
+        ("FILENAME", "image file name (or specification with --image-opts)"),
+    ],
+    run,
+};
+
+#[derive(Debug, Default)]
+struct Args {
+    source: Source,
+    output: OutputFormat,
+    backing_chain: bool,
+}
+
+impl Args {
+    fn parse(ui: &Ui, args: &[OsString]) -> Result<Self, Exit> {
+        let mut parsed = Self::default();
+        let operands = COMMAND.parse(ui, args, |key, value| {
+            match key {
+                Key::Output => parsed.output = OutputFormat::parse(ui, value)?,
+                Key::BackingChain => parsed.backing_chain = true,
+                Key::Object => objects::check(ui, value)?,
+                _ => parsed.source.take(ui, key, value)?,
+            }
+            Ok(())
+        })?;
+        parsed.source.filename = values::one_image(ui, operands)?;
+        Ok(parsed)
+    }
+}
+fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
+    let args = Args::parse(ui, args)?;
+    Err(ui.fail(format!("{args:?}")))
+}

@@ -1,0 +1,107 @@
+//! `measure`: tells how much space a new image would take.
+
+use std::ffi::OsString;
+
+use crate::command::{Command, Key, flag, value};
+use crate::source::Source;
+use crate::ui::{Exit, Ui};
+use crate::values::{self, OutputFormat, SnapshotChoice};
+use crate::{json, objects};
+
+/// The subcommand.
+pub(crate) static COMMAND: Command = Command {
+    name: "measure",
+    summary: "Calculate file size requred for a new image",
+    synopsis: "[-f FMT|--image-opts] [-o OPTIONS] [-O OUTPUT_FMT]
+       [--output OFMT] [--object OBJDEF] [-l SNAPSHOT_PARAM]
+       (--size SIZE | FILENAME)",
+    options: &[
+        flag(Key::Help, "h", &["help"]),
+        value(Key::TargetFormat, "O", &["target-format"]),
+        value(Key::Format, "f", &["format"]),
+        flag(Key::ImageOpts, "", &["image-opts"]),
+        value(Key::Options, "o", &["options"]),
+        value(Key::Snapshot, "l", &["snapshot"]),
+        value(Key::Object, "", &["object"]),
+        value(Key::Output, "", &["output"]),
+        value(Key::Size, "", &["size"]),
+        flag(Key::ForceShare, "U", &["force-share"]),
+    ],
+    help: &[
+        ("-O, --target-format FMT", "desired target/output image format (default raw)"),
+        ("-s, --size SIZE", "measure file size for given image size"),
+        ("FILENAME", "measure file size required to convert from FILENAME"),
+        ("-f, --format", "specify format of FILENAME explicitly"),
+        (
+            "--image-opts",
+            "indicates that FILENAME is a complete image specification
+     instead of a file name (incompatible with --format)",
+        ),
+        ("-l, --snapshot SNAPSHOT", "use this snapshot in FILENAME as source"),
+        ("--output human|json", "output format"),
+        ("-U, --force-share", "open images in shared mode for concurrent access"),
+    ],
+    run,
+};
+
+/// What is measured.
+#[derive(Debug)]
+enum Subject {
+    /// An empty disk of this size.
+    Size(u64),
+    /// An image.
+    Image(Source, Option<SnapshotChoice>),
+}
+
+#[derive(Debug)]
+struct Args {
+    subject: Subject,
+    target_format: String,
+    options: Option<String>,
+    output: OutputFormat,
+}
+
+impl Args {
+    fn parse(ui: &Ui, args: &[OsString]) -> Result<Self, Exit> {
+        let (mut target_format, mut options) = ("raw".to_owned(), None);
+        let (mut output, mut source) = (OutputFormat::Human, Source::default());
+        let (mut size, mut snapshot) = (None, None);
+        let operands = COMMAND.parse(ui, args, |key, value| {
+            match key {
+                Key::TargetFormat => target_format = value.text(ui)?,
+                Key::Options => values::add_options(ui, &mut options, value)?,
+                Key::Output => output = OutputFormat::parse(ui, value)?,
+                Key::Size => size = Some(values::size(ui, "image size", &value.text(ui)?)?),
+                Key::Snapshot => snapshot = Some(SnapshotChoice::parse(ui, value)?),
+                Key::Object => objects::check(ui, value)?,
+                _ => source.take(ui, key, value)?,
+            }
+            Ok(())
+        })?;
+        let mut operands = operands.into_iter();
+        let (name, extra) = (operands.next(), operands.next());
+        if extra.is_some() {
+            return Err(ui.fail("At most one filename argument is allowed."));
+        }
+        let about_image = source.image_opts || source.format.is_some() || snapshot.is_some();
+        let subject = match (name, size) {
+            (None, _) if about_image => {
+                return Err(ui.fail("--image-opts, -f, and -l require a filename argument."));
+            }
+            (None, None) => return Err(ui.fail("Either --size N or one filename must be specified.")),
+            (Some(_), Some(_)) => {
+                return Err(ui.fail("--size N cannot be used together with a filename."));
+            }
+            (None, Some(size)) => Subject::Size(size),
+            (Some(name), None) => {
+                source.filename = ui.text(name)?;
+                Subject::Image(source, snapshot)
+            }
+        };
+        Ok(Self { subject, target_format, options, output })
+    }
+}
+fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
+    let args = Args::parse(ui, args)?;
+    Err(ui.fail(format!("{args:?}")))
+}

@@ -1,0 +1,27 @@
+//! The subcommands, one file each: option table, help page, typed arguments, and the call of the library.
+
+mod check;
+mod compare;
+mod convert;
+mod create;
+mod info;
+mod map;
+mod measure;
+mod resize;
+
+use crate::command::Command;
+
+/// All subcommands.
+pub(crate) const COMMANDS: &[&Command] = &[
+    &check::COMMAND,
+    &compare::COMMAND,
+    &convert::COMMAND,
+    &create::COMMAND,
+    &info::COMMAND,
+    &map::COMMAND,
+    &measure::COMMAND,
+    &resize::COMMAND,
+];
+pub(crate) fn format_names() -> Vec<&'static str> {
+    vec!["raw"]
+}

@@ -1,0 +1,67 @@
+//! The command line before the subcommand: the program's own options, then the choice of the subcommand.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+
+use diskimg_core::options::split_options;
+
+use crate::command::{Key, Value, flag, value};
+use crate::commands::COMMANDS;
+use crate::getopt::{Getopt, Item, Opt, Order};
+use crate::help;
+use crate::ui::{Exit, Ui};
+
+const OPTIONS: &[Opt<Key>] = &[
+    flag(Key::Help, "h", &["help"]),
+    flag(Key::Version, "V", &["version"]),
+    value(Key::Trace, "T", &["trace"]),
+];
+
+/// Runs the program, called as `called` with `args`.
+pub(crate) fn run(called: OsString, args: &[OsString]) -> Exit {
+    run_command(&Ui::new(called), args).err().unwrap_or(Exit::OK)
+}
+
+fn run_command(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
+    let mut getopt = Getopt::new(args, OPTIONS, Order::Strict);
+    while let Some(item) = getopt.next().map_err(|error| ui.option_error(&error))? {
+        match item {
+            Item::Option(Key::Trace, text) => check_trace(ui, Value(text))?,
+            Item::Option(Key::Version, _) => {
+                ui.print(help::VERSION);
+                return Ok(());
+            }
+            _ => {
+                ui.print(&help::page(&crate::commands::format_names()));
+                return Ok(());
+            }
+        }
+    }
+    let operands = getopt.operands();
+    let Some((name, rest)) = operands.split_first() else {
+        return Err(ui.usage("Not enough arguments"));
+    };
+    let Some(command) = COMMANDS.iter().find(|command| OsStr::new(command.name) == name) else {
+        return Err(ui.usage([b"Command not found: ", name.as_bytes()].concat()));
+    };
+    (command.run)(&ui.for_command(command.name), rest)
+}
+
+/// Checks the argument of `--trace`. There are no trace events, so plain names are warned of and patterns fit none.
+fn check_trace(ui: &Ui, text: Value) -> Result<(), Exit> {
+    for (at, (name, value)) in split_options(&text.text(ui)?).into_iter().enumerate() {
+        let event = match (name.as_str(), value) {
+            ("enable", Some(event)) => event,
+            ("file" | "events", Some(_)) => continue,
+            (_, None) if at == 0 => name,
+            _ => return Err(ui.fail(format!("Invalid parameter '{name}'"))),
+        };
+        if event == "help" || event == "?" {
+            return Err(Exit::OK);
+        }
+        if !event.is_empty() && !event.contains(['*', '?']) {
+            ui.warn(&format!("trace event '{event}' does not exist"));
+        }
+    }
+    Ok(())
+}

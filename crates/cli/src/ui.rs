@@ -1,0 +1,131 @@
+//! Printing: results on standard output, messages with the program's name on standard error, exit codes.
+//!
+//! The name in messages is the last part of the name the program was called by; messages about options and the
+//! `Try '…'` line show it in full. Failed writes to either stream are ignored, as qemu-img does.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::getopt::UsageError;
+
+/// The program ends with this code; whatever there was to say has been printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exit(pub(crate) u8);
+
+impl Exit {
+    /// All is well.
+    pub(crate) const OK: Self = Self(0);
+    /// The usual failure.
+    pub(crate) const FAILURE: Self = Self(1);
+}
+
+/// Where messages go and under which name.
+#[derive(Clone, Debug)]
+pub(crate) struct Ui {
+    called: OsString,
+    command: Option<&'static str>,
+}
+
+impl Ui {
+    /// Messages of a program called `called`.
+    pub(crate) fn new(called: OsString) -> Self {
+        Self { called, command: None }
+    }
+
+    /// The same for the subcommand `name`.
+    pub(crate) fn for_command(&self, name: &'static str) -> Self {
+        Self { called: self.called.clone(), command: Some(name) }
+    }
+
+    /// The name in messages.
+    pub(crate) fn program(&self) -> &OsStr {
+        let bytes = self.called.as_bytes();
+        OsStr::from_bytes(bytes.rsplit(|byte| *byte == b'/').next().unwrap_or_default())
+    }
+
+    /// The full name with the subcommand, as getopt shows it.
+    fn full_name(&self) -> Vec<u8> {
+        let mut name = self.called.as_bytes().to_vec();
+        if let Some(command) = self.command {
+            name.push(b' ');
+            name.extend_from_slice(command.as_bytes());
+        }
+        name
+    }
+
+    /// Prints to standard output.
+    pub(crate) fn print(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+
+    /// Prints to standard error.
+    pub(crate) fn complain(&self, bytes: &[u8]) {
+        let _ = std::io::stderr().lock().write_all(bytes);
+    }
+
+    /// Prints `PROGRAM: TEXT`.
+    pub(crate) fn error(&self, text: impl AsRef<[u8]>) {
+        self.complain(&[self.program().as_bytes(), b": ", text.as_ref(), b"\n"].concat());
+    }
+
+    /// Prints `PROGRAM: warning: TEXT`.
+    pub(crate) fn warn(&self, text: &str) {
+        self.error(format!("warning: {text}"));
+    }
+
+    /// Prints an error; the program ends with 1.
+    pub(crate) fn fail(&self, text: impl AsRef<[u8]>) -> Exit {
+        self.error(text);
+        Exit::FAILURE
+    }
+
+    /// Prints an error of the library with its causes, then its hint; the program ends with 1.
+    pub(crate) fn library_error(&self, error: &diskimg_core::Error) -> Exit {
+        let mut text = error.joined();
+        if let Some(hint) = error.hint() {
+            text.push('\n');
+            text.push_str(hint);
+        }
+        self.fail(text)
+    }
+
+    /// Prints an error and where help is; the program ends with 1.
+    pub(crate) fn usage(&self, text: impl AsRef<[u8]>) -> Exit {
+        self.error(text);
+        self.try_help()
+    }
+
+    /// Prints a message of the option parser and where help is; the program ends with 1.
+    pub(crate) fn option_error(&self, error: &UsageError) -> Exit {
+        self.complain(&[&self.full_name(), b": ".as_slice(), &error.0, b"\n"].concat());
+        self.try_help()
+    }
+
+    fn try_help(&self) -> Exit {
+        self.complain(&[b"Try '", self.full_name().as_slice(), b" --help' for more info\n"].concat());
+        Exit::FAILURE
+    }
+
+    /// An argument as text.
+    pub(crate) fn text(&self, arg: OsString) -> Result<String, Exit> {
+        arg.into_string().map_err(|arg| {
+            let name = arg.to_string_lossy();
+            self.fail(format!("'{name}': arguments and file names have to be valid UTF-8"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_the_last_part_of_the_name() {
+        let ui = Ui::new("/x/y/foo".into());
+        assert_eq!(ui.program(), "foo");
+        assert_eq!(ui.for_command("info").full_name(), b"/x/y/foo info");
+        assert_eq!(Ui::new("a/b/".into()).program(), "");
+    }
+}
