@@ -33,6 +33,9 @@ pub struct OpenMode {
     pub describe_only: bool,
     /// To be checked or repaired: structures are allowed to be bad.
     pub check: bool,
+    /// The format was not given, and probing found nothing better than "anything can be raw". A writable image then
+    /// guards its start: see [`Opener::registry`].
+    pub guessed: bool,
 }
 
 /// How loud a notice is.

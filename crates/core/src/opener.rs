@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RuntimeOptions;
+use crate::registry::Registry;
 
 /// Why an image refers to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,12 @@ pub trait Opener: Send + Sync + Debug {
         mode: Mode,
         options: RuntimeOptions,
     ) -> Result<Arc<dyn BlockDevice>>;
+
+    /// The formats that contents are probed for: what a guessed image's start must not turn into.
+    /// `None` if the opener does not know; such an image then refuses writes to its first sector.
+    fn registry(&self) -> Option<Registry> {
+        None
+    }
 }
 
 /// Opens nothing: for images that stand alone.
