@@ -3,5 +3,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod entry;
+mod extensions;
+mod features;
 mod geometry;
+mod header;
+mod header_write;
 mod limits;
