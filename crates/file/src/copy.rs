@@ -1,0 +1,60 @@
+//! Copies between host files within the kernel: `copy_file_range`, which shares blocks (reflink) where the file system
+//! can and copies in the kernel where it can't.
+//!
+//! Used by [`crate::FileDevice`] alone.
+
+use diskimg_core::{BlockDevice, HostRef, Result, to_usize};
+use rustix::io::Errno;
+
+use crate::device::{FileDevice, FileKind};
+use crate::errors::from_os;
+
+/// Bytes that one call may copy: the kernel is not interrupted while it copies.
+const CHUNK: u64 = 64 << 20;
+
+/// Copies `len` bytes of `source` to byte `offset` of `target`; returns how many it could.
+pub(crate) fn copy_from(target: &FileDevice, offset: u64, source: HostRef<'_>, len: u64) -> Result<u64> {
+    let Some(from) = source.device.as_any().and_then(|any| any.downcast_ref::<FileDevice>()) else {
+        return Ok(0);
+    };
+    if from.kind != FileKind::Regular || target.kind != FileKind::Regular {
+        return Ok(0);
+    }
+    let len = len.min(from.len().saturating_sub(source.offset));
+    let _shape = target.share_shape(offset.saturating_add(len));
+    let mut copied = 0;
+    while copied < len {
+        let (mut read_at, mut write_at) = (source.offset + copied, offset + copied);
+        let count = to_usize(CHUNK.min(len - copied));
+        let done = rustix::fs::copy_file_range(
+            &from.file,
+            Some(&mut read_at),
+            &target.file,
+            Some(&mut write_at),
+            count,
+        );
+        match done {
+            Ok(0) => break,
+            Ok(count) => {
+                copied += u64::try_from(count).unwrap_or(u64::MAX);
+                target.after_fill(offset.saturating_add(copied));
+                // A shared hole stays a hole.
+                target.extents.punched();
+            }
+            Err(Errno::INTR) => {}
+            // Nothing that reading and writing could not do: other file systems, overlaps, old kernels.
+            Err(
+                Errno::XDEV
+                | Errno::INVAL
+                | Errno::NOSYS
+                | Errno::NOTSUP
+                | Errno::BADF
+                | Errno::PERM
+                | Errno::TXTBSY
+                | Errno::IO,
+            ) => break,
+            Err(error) => return Err(from_os(error)),
+        }
+    }
+    Ok(copied)
+}

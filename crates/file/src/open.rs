@@ -1,0 +1,182 @@
+//! Opening host files and device nodes: [`FileOptions`], used by programs and by the protocols of this crate.
+//!
+//! Invariants: nothing is read or written, and a lock is held, before the file is handed out; what is neither a file nor
+//! a device node is refused without waiting for it (a pipe without a writer would block).
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::sync::atomic::AtomicU64;
+
+use diskimg_core::protocol::{CacheMode, LockSpec};
+use diskimg_core::{Error, ErrorKind, Result};
+use parking_lot::RwLock;
+use rustix::fs::OFlags;
+
+use crate::device::{FileDevice, FileKind};
+use crate::direct::Direct;
+use crate::errors::cannot_open;
+use crate::lock;
+
+/// Whether image locks are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locking {
+    /// Where the file system knows them.
+    #[default]
+    Auto,
+    /// Always; an error where they are not known.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Which files a driver takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Accepts {
+    /// Whatever holds bytes.
+    #[default]
+    Any,
+    /// Device nodes only.
+    Devices,
+}
+
+/// How a host file is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileOptions {
+    write: bool,
+    cache: CacheMode,
+    lock: Option<LockSpec>,
+    locking: Locking,
+    pub(crate) accepts: Accepts,
+}
+
+impl FileOptions {
+    /// For reading, through the page cache, without a lock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// For writing too.
+    #[must_use]
+    pub fn write(mut self, write: bool) -> Self {
+        self.write = write;
+        self
+    }
+
+    /// How the host's cache is used.
+    #[must_use]
+    pub fn cache(mut self, cache: CacheMode) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// The lock to take; `None`: none.
+    #[must_use]
+    pub fn lock(mut self, lock: Option<LockSpec>) -> Self {
+        self.lock = lock;
+        self
+    }
+
+    /// Whether the lock is really taken.
+    #[must_use]
+    pub fn locking(mut self, locking: Locking) -> Self {
+        self.locking = locking;
+        self
+    }
+
+    /// Opens the existing file `filename`.
+    ///
+    /// # Errors
+    /// The host's, below `Could not open 'NAME'`; `InvalidArg` for what is neither file nor device node; `Locked`.
+    pub fn open(self, filename: &str) -> Result<FileDevice> {
+        let mut flags = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        if self.cache.is_direct() {
+            flags |= OFlags::DIRECT;
+        }
+        let flags = i32::try_from(flags.bits()).unwrap_or_default();
+        let opened = OpenOptions::new().read(true).write(self.write).custom_flags(flags).open(filename);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) => return Err(self.explain(filename, error)),
+        };
+        self.check_kind(filename, &file)?;
+        self.finish(filename, file)
+    }
+
+    /// The error for a file that the host does not open.
+    fn explain(self, filename: &str, error: std::io::Error) -> Error {
+        // A folder can't be opened for writing, but what is wrong with it is that it is one.
+        let special = std::fs::metadata(filename).is_ok_and(|found| !found.is_file() && !is_device(&found));
+        if special {
+            return self.wrong_kind(filename);
+        }
+        if self.cache.is_direct() && error.raw_os_error() == Some(diskimg_core::errno::EINVAL) {
+            return cannot_open(filename, Error::from(error)).with_hint("file system may not support O_DIRECT");
+        }
+        cannot_open(filename, Error::from(error))
+    }
+
+    fn check_kind(self, filename: &str, file: &File) -> Result<()> {
+        let found = file.metadata().map_err(|error| cannot_open(filename, error.into()))?;
+        let fits = match self.accepts {
+            Accepts::Any => found.is_file() || is_device(&found),
+            Accepts::Devices => is_device(&found),
+        };
+        if fits { Ok(()) } else { Err(self.wrong_kind(filename)) }
+    }
+
+    fn wrong_kind(self, filename: &str) -> Error {
+        let text = match self.accepts {
+            Accepts::Any => format!("'file' driver requires '{filename}' to be a regular file"),
+            Accepts::Devices => {
+                format!("'host_device' driver requires '{filename}' to be either a character or block device")
+            }
+        };
+        Error::new(ErrorKind::InvalidArg, text)
+    }
+
+    /// Locks and describes an open file.
+    pub(crate) fn finish(self, filename: &str, mut file: File) -> Result<FileDevice> {
+        if let Some(lock) = self.lock.filter(|_| self.takes_locks(&file)) {
+            lock::acquire(&file, lock, filename)?;
+        }
+        let found = file.metadata()?;
+        let (kind, driver) = match found.file_type() {
+            kind if kind.is_block_device() => (FileKind::Block, "host_device"),
+            kind if kind.is_char_device() => (FileKind::Char, "host_device"),
+            _ => (FileKind::Regular, "file"),
+        };
+        let len = match kind {
+            FileKind::Regular => found.len(),
+            FileKind::Block => file.seek(SeekFrom::End(0))?,
+            FileKind::Char => file.seek(SeekFrom::End(0)).unwrap_or(0),
+        };
+        Ok(FileDevice {
+            direct: self.cache.is_direct().then(|| Direct::probe(&file)),
+            file,
+            filename: filename.to_owned(),
+            driver,
+            kind,
+            read_only: !self.write,
+            cache: self.cache,
+            len: AtomicU64::new(len),
+            shape: RwLock::new(()),
+            extents: Default::default(),
+            zeroing: Default::default(),
+            sync: Default::default(),
+        })
+    }
+
+    fn takes_locks(self, file: &File) -> bool {
+        match self.locking {
+            Locking::Off => false,
+            Locking::On => true,
+            Locking::Auto => lock::is_supported(file),
+        }
+    }
+}
+
+fn is_device(found: &std::fs::Metadata) -> bool {
+    found.file_type().is_block_device() || found.file_type().is_char_device()
+}
