@@ -2,6 +2,7 @@
 //! handed to it. The format's description for a registry is [`DRIVER`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod bitmap_directory;
 mod compress;
 mod entry;
 mod extensions;
@@ -10,3 +11,6 @@ mod geometry;
 mod header;
 mod header_write;
 mod limits;
+mod open;
+mod settings;
+mod snapshot_table;
