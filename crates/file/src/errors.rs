@@ -27,5 +27,8 @@ pub(crate) fn too_far() -> Error {
 
 /// A file that turned out to be shorter than it was.
 pub(crate) fn ended_early(offset: u64) -> Error {
-    Error::new(ErrorKind::OutOfRange, format!("the file ends at byte {offset}, earlier than when it was opened"))
+    Error::new(
+        ErrorKind::OutOfRange,
+        format!("the file ends at byte {offset}, earlier than when it was opened"),
+    )
 }

@@ -35,7 +35,11 @@ pub(crate) fn bytes_to_lock(lock: LockSpec) -> Vec<u64> {
 
 /// The bytes of `of` above `base`, with the permissions' names.
 fn permission_bytes(base: u64, of: Permissions) -> impl Iterator<Item = (u64, &'static str)> {
-    NAMES.iter().zip(base..).filter(move |((bit, _), _)| of.contains(*bit)).map(|((_, name), byte)| (byte, *name))
+    NAMES
+        .iter()
+        .zip(base..)
+        .filter(move |((bit, _), _)| of.contains(*bit))
+        .map(|((_, name), byte)| (byte, *name))
 }
 
 fn request(kind: i32, byte: u64) -> libc::flock {

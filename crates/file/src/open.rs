@@ -112,7 +112,8 @@ impl FileOptions {
             return self.wrong_kind(filename);
         }
         if self.cache.is_direct() && error.raw_os_error() == Some(diskimg_core::errno::EINVAL) {
-            return cannot_open(filename, Error::from(error)).with_hint("file system may not support O_DIRECT");
+            return cannot_open(filename, Error::from(error))
+                .with_hint("file system may not support O_DIRECT");
         }
         cannot_open(filename, Error::from(error))
     }
