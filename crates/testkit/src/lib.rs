@@ -1,2 +1,39 @@
 //! Devices and suites that test diskimg: memory that fails, crashes and remembers, the format contract.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+//!
+//! - [`RecordDevice`] and [`Trace`]: what was written and flushed, and every state a crash could have left of it.
+//! - [`FaultDevice`]: fails the N-th request.
+//! - [`SlowDevice`]: delays requests, so that races show.
+//! - [`Session`] and [`History`]: operations on a disk beside a flat model, and what a reader may see after a failure.
+//! - [`Subject`]: how a disk under test is created and opened, with [`FormatSubject`] for a single image.
+//! - [`crash`] and [`faults`]: the explorations built from these.
+//! - [`contract`]: the suite that every format driver passes.
+//! - [`Oracle`] and [`suite`]: the installed `qemu-img`, and tests that are ignored where it is missing.
+//!
+//! Everything here is for tests: a broken expectation is a panic with the whole story in its message.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+pub mod contract;
+pub mod crash;
+mod fault;
+pub mod faults;
+mod history;
+mod ops;
+mod oracle;
+mod record;
+mod replay;
+mod rng;
+mod session;
+mod slow;
+mod subject;
+pub mod suite;
+
+pub use fault::{FaultDevice, FaultKinds, FaultPlan, FaultSpec};
+pub use history::History;
+pub use ops::{Op, OpMix, pattern};
+pub use oracle::{CheckVerdict, Oracle};
+pub use record::{Change, Event, RecordDevice, Recorder, Trace};
+pub use replay::{CrashState, Sampling};
+pub use rng::Rng;
+pub use session::{Applied, Session};
+pub use slow::SlowDevice;
+pub use subject::{FormatSubject, MemOpener, Opened, Subject, open_image};

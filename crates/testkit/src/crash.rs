@@ -1,0 +1,260 @@
+//! Crash exploration: operations are recorded, then every state that a crash could have left is opened and judged.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+
+use diskimg_core::{BlockDevice, ByteRange, MemDevice};
+
+use crate::history::{History, Verifier};
+use crate::ops::Op;
+use crate::oracle::{CheckVerdict, Oracle};
+use crate::record::{RecordDevice, Recorder, Trace};
+use crate::replay::{CrashState, Sampling};
+use crate::session::{Session, checked, read_all};
+use crate::subject::Subject;
+use crate::suite::panic_text;
+
+/// One in so many states is also written to, to see that life goes on.
+const WRITTEN_ONE_IN: usize = 16;
+
+/// What an exploration did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CrashReport {
+    /// States tried.
+    pub states: usize,
+    /// Different ones among them.
+    pub distinct: usize,
+    /// Requests that were recorded.
+    pub events: usize,
+    /// States that the oracle's check saw.
+    pub oracle: usize,
+    /// Greatest number of leaked clusters.
+    pub leaks: u64,
+}
+
+impl CrashReport {
+    /// Adds another exploration's numbers.
+    pub fn add(&mut self, other: Self) {
+        self.states += other.states;
+        self.distinct += other.distinct;
+        self.events += other.events;
+        self.oracle += other.oracle;
+        self.leaks = self.leaks.max(other.leaks);
+    }
+}
+
+/// What is done before and while the recorder runs, and how much of it is replayed.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario<'a> {
+    /// For messages.
+    pub name: &'a str,
+    /// Done, flushed and closed before recording.
+    pub prepare: &'a [Op],
+    /// Recorded.
+    pub record: &'a [Op],
+    /// How many states are tried.
+    pub sampling: Sampling,
+    /// About so many states are shown to the oracle.
+    pub oracle_checks: usize,
+}
+
+/// Records the scenario on `subject` and judges its crash states: each opens, holds what was flushed, and its check
+/// finds leaks at most; a sample passes `qemu-img check`.
+///
+/// # Panics
+/// If a state does not, with its story.
+pub fn explore(subject: &dyn Subject, scenario: &Scenario<'_>, oracle: Option<&Oracle>) -> CrashReport {
+    let (disks, contents) = prepared(subject, scenario.prepare);
+    let recorder = Recorder::new();
+    let devices: Vec<Arc<RecordDevice>> = disks.into_iter().map(|bytes| recorder.device(bytes)).collect();
+    let shared: Vec<Arc<dyn BlockDevice>> = devices.iter().map(|device| Arc::clone(device) as _).collect();
+    let clock = || recorder.position();
+    let mut session = Session::open(subject, shared, contents, clock)
+        .unwrap_or_else(|error| panic!("{}: open: {error:?}", subject.name()));
+    for op in scenario.record {
+        session.must(op);
+    }
+    let history = session.close();
+    judge_trace(subject, scenario, &recorder.trace(), &history, oracle)
+}
+
+/// Judges every crash state of a trace that was recorded by other means.
+///
+/// # Panics
+/// As [`explore`].
+pub fn judge_trace(
+    subject: &dyn Subject,
+    scenario: &Scenario<'_>,
+    trace: &Trace,
+    history: &History,
+    oracle: Option<&Oracle>,
+) -> CrashReport {
+    let mut report = CrashReport { events: trace.events.len(), ..CrashReport::default() };
+    let mut seen = HashSet::new();
+    let mut verifier = history.verifier();
+    let expected = trace.events.len() + scenario.sampling.samples;
+    let step = expected / scenario.oracle_checks.max(1);
+    let visit = |state: CrashState| {
+        report.states += 1;
+        if seen.insert(hash_of(&state)) {
+            report.distinct += 1;
+            let asked = oracle.filter(|_| report.distinct % step.max(1) == 0 && scenario.oracle_checks > 0);
+            report.oracle += usize::from(asked.is_some());
+            let rewrite = report.distinct % WRITTEN_ONE_IN == 0;
+            let judged = judge(subject, &state, &mut verifier, rewrite, asked);
+            report.leaks =
+                report.leaks.max(judged.map_err(|text| story(subject, scenario, trace, &state, &text))?);
+        }
+        Ok::<(), String>(())
+    };
+    if let Err(text) = trace.explore(scenario.sampling, visit) {
+        panic!("{text}");
+    }
+    report
+}
+
+/// A disk made in memory, `ops` done to it, flushed and closed: its storages' bytes and its contents.
+///
+/// # Panics
+/// If anything fails.
+#[must_use]
+pub fn prepared(subject: &dyn Subject, ops: &[Op]) -> (Vec<Vec<u8>>, Vec<u8>) {
+    let memory: Vec<Arc<MemDevice>> = subject.disks().iter().map(|_| Arc::new(MemDevice::new(0))).collect();
+    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(|device| Arc::clone(device) as _).collect();
+    let name = subject.name();
+    subject.create(&shared).unwrap_or_else(|error| panic!("create {name}: {error:?}"));
+    let opened = Session::open(subject, shared, subject.initial(), || 0);
+    let mut session = opened.unwrap_or_else(|error| panic!("open {name}: {error:?}"));
+    for op in ops {
+        session.must(op);
+    }
+    session.verify_reopened();
+    let contents = session.close().latest().to_vec();
+    (memory.iter().map(|device| device.to_vec()).collect(), contents)
+}
+
+fn hash_of(state: &CrashState) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // What is allowed depends on the moment too.
+    (&state.disks, state.position).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Opens, reads and checks one state; gives the number of leaks.
+fn judge(
+    subject: &dyn Subject,
+    state: &CrashState,
+    verifier: &mut Verifier<'_>,
+    rewrite: bool,
+    oracle: Option<&Oracle>,
+) -> Result<u64, String> {
+    let run = AssertUnwindSafe(|| -> Result<u64, String> {
+        let contents = inspect(subject, &state.disks)?;
+        verifier.verify(state.position, &contents.bytes)?;
+        if rewrite {
+            life_goes_on(subject, &state.disks, contents.bytes)?;
+        }
+        if let Some(oracle) = oracle {
+            ask(oracle, subject, &state.disks)?;
+        }
+        Ok(contents.leaks)
+    });
+    std::panic::catch_unwind(run).unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))
+}
+
+/// What a read-only look at storages found.
+#[derive(Clone, Debug)]
+pub(crate) struct Inspected {
+    /// The whole contents.
+    pub(crate) bytes: Vec<u8>,
+    /// Leaked clusters.
+    pub(crate) leaks: u64,
+}
+
+/// Opens read-only, reads all, checks: damage is an error.
+pub(crate) fn inspect(subject: &dyn Subject, disks: &[Vec<u8>]) -> Result<Inspected, String> {
+    let shared: Vec<Arc<dyn BlockDevice>> =
+        disks.iter().map(|bytes| Arc::new(MemDevice::read_only(bytes.clone())) as _).collect();
+    let opened = subject.open(&shared, false).map_err(|error| format!("does not open: {error:?}"))?;
+    let bytes = read_all(&opened.device).map_err(|error| format!("can't be read: {error:?}"))?;
+    let mut leaks = 0;
+    for layer in &opened.layers {
+        let found = checked(layer.as_ref()).map_err(|error| format!("can't be checked: {error:?}"))?;
+        let Some((report, said)) = found else { continue };
+        if report.corruptions + report.check_errors > 0 {
+            return Err(format!("check: {report:?}\n{}", said.join("\n")));
+        }
+        leaks += report.leaks;
+    }
+    Ok(Inspected { bytes, leaks })
+}
+
+/// Writes all over a copy of the disks and compares.
+fn life_goes_on(subject: &dyn Subject, disks: &[Vec<u8>], contents: Vec<u8>) -> Result<(), String> {
+    let shared: Vec<Arc<dyn BlockDevice>> =
+        disks.iter().map(|bytes| Arc::new(MemDevice::from(bytes.clone())) as _).collect();
+    let len = contents.len() as u64;
+    let opened = Session::open(subject, shared, contents, || 0);
+    let mut session = opened.map_err(|error| format!("does not open for writing: {error:?}"))?;
+    let unit = session.opened().device.limits().write_unit.max(512);
+    for (number, at) in (0..len).step_by(usize::try_from(unit).unwrap_or(usize::MAX)).enumerate() {
+        let size = (len - at).min(if number % 2 == 0 { unit } else { 300 });
+        session.must(&Op::Write(ByteRange::new(at, size), 77 + number as u64));
+    }
+    session.verify_all();
+    session.must(&Op::Flush);
+    session.must(&Op::Reopen);
+    session.verify_all();
+    session.check_clean(u64::MAX).map_err(|error| format!("check after more writes: {error:?}"))
+}
+
+/// Puts storages into `folder` under their names.
+///
+/// # Panics
+/// If they can't be written.
+pub fn put_files(subject: &dyn Subject, folder: &Path, disks: &[Vec<u8>]) {
+    for (name, bytes) in subject.disks().iter().zip(disks) {
+        std::fs::write(folder.join(name), bytes).expect("write a file for the oracle");
+    }
+}
+
+fn ask(oracle: &Oracle, subject: &dyn Subject, disks: &[Vec<u8>]) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    put_files(subject, folder.path(), disks);
+    match oracle.check(folder.path(), subject.format(), subject.disks()[0]) {
+        CheckVerdict::Clean | CheckVerdict::Leaks => Ok(()),
+        CheckVerdict::Bad(text) => Err(format!("qemu-img check: {text}")),
+    }
+}
+
+/// All that is needed to understand a failure.
+fn story(
+    subject: &dyn Subject,
+    scenario: &Scenario<'_>,
+    trace: &Trace,
+    state: &CrashState,
+    text: &str,
+) -> String {
+    use std::fmt::Write as _;
+    let mut lines = format!("{}, {}: {text}\n", subject.name(), scenario.name);
+    let _ =
+        writeln!(lines, "crash after {} of {} events: {}", state.position, trace.events.len(), state.story);
+    let first = state.position.saturating_sub(40);
+    for (number, event) in trace.events.iter().enumerate().take(state.position).skip(first) {
+        let change = match &event.change {
+            crate::record::Change::Write(at, bytes) => format!("write {at:#x}+{:#x}", bytes.len()),
+            other => format!("{other:x?}"),
+        };
+        let _ = writeln!(lines, "  {number}: disk {} {change}", event.disk);
+    }
+    if let Some(folder) = std::env::var_os("DISKIMG_KEEP_STATE") {
+        let folder = Path::new(&folder);
+        put_files(subject, folder, &state.disks);
+        let _ = writeln!(lines, "the state is kept in {}", folder.display());
+    }
+    let _ = writeln!(lines, "recorded: {:x?}", scenario.record);
+    lines
+}

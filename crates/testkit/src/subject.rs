@@ -1,0 +1,169 @@
+//! [`Subject`]: how a disk under test is created and opened on given storage, so that one exploration serves single
+//! images, images with data files, and chains.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use diskimg_core::driver::{CreateContext, FormatDriver, Notices, OpenContext, OpenMode};
+use diskimg_core::opener::{Mode, Opener, ReferenceKind, denied};
+use diskimg_core::options::{ParsedOptions, RuntimeOptions};
+use diskimg_core::{BlockDevice, Device, Image, MemDevice, Result, to_usize};
+
+/// A disk that is open.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// What the guest sees.
+    pub device: Device,
+    /// The layers, top first.
+    pub layers: Vec<Arc<dyn Image>>,
+}
+
+/// A sort of disk under test.
+pub trait Subject: Sync {
+    /// For messages.
+    fn name(&self) -> String;
+
+    /// Names of the storages; the first one holds the image. References inside the image use these names.
+    fn disks(&self) -> Vec<&'static str>;
+
+    /// Makes the disk in empty storages.
+    ///
+    /// # Errors
+    /// The driver's.
+    fn create(&self, disks: &[Arc<dyn BlockDevice>]) -> Result<()>;
+
+    /// Opens the disk.
+    ///
+    /// # Errors
+    /// The driver's.
+    fn open(&self, disks: &[Arc<dyn BlockDevice>], write: bool) -> Result<Opened>;
+
+    /// The bytes a reader sees after `create`.
+    fn initial(&self) -> Vec<u8>;
+
+    /// The name of the image's format, for the oracle.
+    fn format(&self) -> &'static str;
+}
+
+/// Opens referenced files from a list of devices by name.
+#[derive(Clone, Debug, Default)]
+pub struct MemOpener(BTreeMap<String, Arc<dyn BlockDevice>>);
+
+impl MemOpener {
+    /// Opens these.
+    #[must_use]
+    pub fn new(files: impl IntoIterator<Item = (String, Arc<dyn BlockDevice>)>) -> Self {
+        Self(files.into_iter().collect())
+    }
+}
+
+impl Opener for MemOpener {
+    fn open(&self, _: ReferenceKind, name: &str, _: Mode, _: RuntimeOptions) -> Result<Arc<dyn BlockDevice>> {
+        self.0.get(name).cloned().ok_or_else(|| denied(name))
+    }
+}
+
+/// Opens an image on `storage`; nothing may be left of the options.
+///
+/// # Errors
+/// The driver's.
+pub fn open_image(
+    driver: &FormatDriver,
+    storage: Arc<dyn BlockDevice>,
+    mode: OpenMode,
+    opener: &dyn Opener,
+) -> Result<Arc<dyn Image>> {
+    let mut options = RuntimeOptions::new();
+    let notices = Notices::default();
+    (driver.open)(OpenContext { storage, filename: "image", mode, options: &mut options, opener, notices })
+}
+
+/// A single image, perhaps with a data file.
+#[derive(Clone, Debug)]
+pub struct FormatSubject {
+    /// The format.
+    pub driver: &'static FormatDriver,
+    /// Create options but the size; a `data_file` must be called `data`.
+    pub options: Vec<(&'static str, String)>,
+    /// Length of the disk in bytes.
+    pub size: u64,
+}
+
+impl FormatSubject {
+    /// An image of `size` bytes with options given as `name=value`.
+    ///
+    /// # Panics
+    /// If an option has no `=`.
+    #[must_use]
+    pub fn new(driver: &'static FormatDriver, size: u64, options: &[&'static str]) -> Self {
+        let split = |text: &&'static str| text.split_once('=').map(|(name, value)| (name, value.to_owned()));
+        let options = options.iter().map(|text| split(text).expect("name=value")).collect();
+        Self { driver, options, size }
+    }
+
+    /// All create options as the driver gets them.
+    ///
+    /// # Errors
+    /// Values that are not of their option's kind.
+    pub fn parsed(&self) -> Result<ParsedOptions> {
+        let mut parsed = ParsedOptions::new(&[self.driver.options]);
+        for (name, value) in &self.options {
+            parsed.set(name, value)?;
+        }
+        parsed.set_number("size", self.size);
+        Ok(parsed)
+    }
+
+    fn opener(&self, disks: &[Arc<dyn BlockDevice>]) -> MemOpener {
+        let names = self.disks().into_iter().map(str::to_owned);
+        MemOpener::new(names.zip(disks.iter().cloned()).skip(1))
+    }
+
+    /// The image made in memory: its storages.
+    ///
+    /// # Panics
+    /// If the driver fails.
+    #[must_use]
+    pub fn fresh(&self) -> Vec<Arc<MemDevice>> {
+        let disks: Vec<Arc<MemDevice>> = self.disks().iter().map(|_| Arc::new(MemDevice::new(0))).collect();
+        let shared: Vec<Arc<dyn BlockDevice>> = disks.iter().map(|disk| Arc::clone(disk) as _).collect();
+        self.create(&shared).unwrap_or_else(|error| panic!("create {}: {error:?}", self.name()));
+        disks
+    }
+}
+
+impl Subject for FormatSubject {
+    fn name(&self) -> String {
+        let options: Vec<String> =
+            self.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        format!("{} {} of {} bytes", self.driver.name, options.join(","), self.size)
+    }
+
+    fn disks(&self) -> Vec<&'static str> {
+        let data = self.options.iter().any(|(name, _)| *name == "data_file");
+        if data { vec!["image", "data"] } else { vec!["image"] }
+    }
+
+    fn create(&self, disks: &[Arc<dyn BlockDevice>]) -> Result<()> {
+        let options = self.parsed()?;
+        let creator = self.driver.creator.expect("a format that creates images");
+        (creator.validate)(&options)?;
+        let (storage, opener) = (Arc::clone(&disks[0]), self.opener(disks));
+        (creator.create)(&CreateContext { storage, filename: "image", options: &options, opener: &opener })
+    }
+
+    fn open(&self, disks: &[Arc<dyn BlockDevice>], write: bool) -> Result<Opened> {
+        let mode = OpenMode { write, ..OpenMode::default() };
+        let image = open_image(self.driver, Arc::clone(&disks[0]), mode, &self.opener(disks))?;
+        let device = Device::with_mode(Arc::clone(&image) as Arc<dyn BlockDevice>, !write, false);
+        Ok(Opened { device, layers: vec![image] })
+    }
+
+    fn initial(&self) -> Vec<u8> {
+        vec![0; to_usize(self.size)]
+    }
+
+    fn format(&self) -> &'static str {
+        self.driver.name
+    }
+}

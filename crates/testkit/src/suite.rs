@@ -1,0 +1,50 @@
+//! Tests that may need the oracle, as a program of their own (`harness = false`): without it they are counted as
+//! *ignored*, never as *ok*; `DISKIMG_REQUIRE_ORACLE=1` makes its absence a failure.
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::oracle::Oracle;
+
+/// A test to be listed.
+pub struct Test(Trial);
+
+/// A test that needs nothing; it fails by panicking.
+pub fn plain(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> Test {
+    Test(Trial::test(name, move || guarded(body)))
+}
+
+/// A test that needs the installed `qemu-img`.
+pub fn with_oracle(name: impl Into<String>, body: impl FnOnce(&'static Oracle) + Send + 'static) -> Test {
+    let found = Oracle::find();
+    let trial = Trial::test(name, move || match found {
+        Some(oracle) => guarded(|| body(oracle)),
+        None => Err(Failed::from("qemu-img or qemu-io is missing")),
+    });
+    Test(trial.with_ignored_flag(found.is_none() && !Oracle::is_required()))
+}
+
+/// Lists and runs the tests.
+#[must_use]
+pub fn run(tests: Vec<Test>) -> ExitCode {
+    match Oracle::find() {
+        Some(oracle) => eprintln!("oracle: qemu-img {}", oracle.version),
+        None => eprintln!("no qemu-img and qemu-io in PATH: what needs them is ignored"),
+    }
+    let trials = tests.into_iter().map(|test| test.0).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// A panic is the test's failure; its text has been printed where it happened.
+fn guarded(body: impl FnOnce()) -> Result<(), Failed> {
+    let run = std::panic::AssertUnwindSafe(body);
+    std::panic::catch_unwind(run).map_err(|panic| Failed::from(panic_text(&*panic)))
+}
+
+/// The text of a panic.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "panic".into())
+}
