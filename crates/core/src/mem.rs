@@ -145,13 +145,20 @@ impl BlockDevice for MemDevice {
 #[derive(Clone, Copy, Debug)]
 pub struct NullDevice {
     len: u64,
+    description: Description<'static>,
 }
 
 impl NullDevice {
     /// `len` bytes.
     #[must_use]
     pub const fn new(len: u64) -> Self {
-        Self { len }
+        Self::described(len, Description { driver: "null-co", filename: "null-co://" })
+    }
+
+    /// `len` bytes, under another name.
+    #[must_use]
+    pub const fn described(len: u64, description: Description<'static>) -> Self {
+        Self { len, description }
     }
 }
 
@@ -161,7 +168,7 @@ impl BlockDevice for NullDevice {
     }
 
     fn describe(&self) -> Description<'_> {
-        Description { driver: "null-co", filename: "null-co://" }
+        self.description
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
@@ -194,5 +201,9 @@ impl BlockDevice for NullDevice {
         range.check_within(self.len)?;
         let host = Some(HostRef { device: self, offset: range.start });
         Ok(Extent { host, ..Extent::zero(range.len) })
+    }
+
+    fn allocated_len(&self) -> Result<Option<u64>> {
+        Ok(Some(0))
     }
 }

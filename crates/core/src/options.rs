@@ -1,6 +1,6 @@
 //! Option tables: one per driver; parsing, help, defaults and the summary line all read it.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use bitflags::bitflags;
 
@@ -308,6 +308,20 @@ pub enum RuntimeValue {
     Null,
 }
 
+impl fmt::Display for RuntimeValue {
+    /// As `key=value` would give it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Str(text) => f.write_str(text),
+            Self::Int(value) => write!(f, "{value}"),
+            Self::Uint(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value}"),
+            Self::Bool(value) => f.write_str(if *value { "on" } else { "off" }),
+            Self::Null => Ok(()),
+        }
+    }
+}
+
 /// Options for opening a node: names with dots, in the order given.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuntimeOptions(Vec<(String, RuntimeValue)>);
@@ -372,10 +386,11 @@ impl RuntimeOptions {
     pub fn take_size(&mut self, name: &str) -> Result<Option<u64>> {
         match self.take(name) {
             None => Ok(None),
-            Some(RuntimeValue::Str(text)) => parse_option_size(name, &text).map(Some),
             Some(RuntimeValue::Uint(value)) => Ok(Some(value)),
-            Some(RuntimeValue::Int(value)) if value >= 0 => Ok(Some(value.unsigned_abs())),
-            Some(_) => Err(Error::invalid(format!("Invalid parameter type for '{name}', expected: integer"))),
+            Some(RuntimeValue::Null) => {
+                Err(Error::invalid(format!("Invalid parameter type for '{name}', expected: integer")))
+            }
+            Some(other) => parse_option_size(name, &other.to_string()).map(Some),
         }
     }
 

@@ -145,6 +145,8 @@ pub struct ProtocolDriver {
     pub name: &'static str,
     /// Name prefixes that choose it, such as `file:`, that are cut off.
     pub prefixes: &'static [&'static str],
+    /// Tells whether a plain name (without a prefix) is this protocol's: device nodes. `None`: never.
+    pub claims: Option<fn(&str) -> bool>,
     /// Create options of its own, shown with those of a format.
     pub create_options: &'static [OptSpec],
     /// Opens an existing file.

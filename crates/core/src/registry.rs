@@ -22,6 +22,9 @@ pub struct Probed {
 /// The format that every content could be.
 pub const FALLBACK_FORMAT: &str = "raw";
 
+/// The protocol of plain names that no other one claims.
+const FALLBACK_PROTOCOL: &str = "file";
+
 impl Registry {
     /// A registry without any driver.
     #[must_use]
@@ -65,6 +68,13 @@ impl Registry {
     #[must_use]
     pub fn protocol(&self, name: &str) -> Option<&'static ProtocolDriver> {
         self.protocols.iter().find(|driver| driver.name == name).copied()
+    }
+
+    /// The protocol of the plain name `name`: the one that claims it, else that of host files.
+    #[must_use]
+    pub fn protocol_of_plain_name(&self, name: &str) -> Option<&'static ProtocolDriver> {
+        let claims = |driver: &&&'static ProtocolDriver| driver.claims.is_some_and(|claims| claims(name));
+        self.protocols.iter().find(claims).copied().or_else(|| self.protocol(FALLBACK_PROTOCOL))
     }
 
     /// The format that fits `input` best; `None` if not even raw is registered.

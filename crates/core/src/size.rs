@@ -27,12 +27,18 @@ pub const MAX_IMAGE_SIZE: u64 = i64::MAX.unsigned_abs();
 /// See [`SizeError`].
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let text = text.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
-    if text.strip_prefix('-').is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_digit())) {
+    if text.strip_prefix('-').is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_digit()))
+    {
         return Err(SizeError::Range);
     }
     let text = text.strip_prefix('+').unwrap_or(text);
     if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         return parse_hex(digits);
+    }
+    if let Some(digits) = text.strip_prefix('-') {
+        // A whole negative number is a number out of range; with a suffix it is none.
+        let number = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit());
+        return Err(if number { SizeError::Range } else { SizeError::Syntax });
     }
     let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (whole, rest) = text.split_at(digits_end);
@@ -158,12 +164,13 @@ mod tests {
         for (text, bytes) in good {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for text in
-            ["", "k", ".", "1.5", "1.5b", "0x10k", "0x", "0x1.8", "1kB", "1KiB", "1e3", "1 ", "1 k", "-1k", "+-1"]
-        {
+        for text in [
+            "", "k", ".", "1.5", "1.5b", "0x10k", "0x", "0x1.8", "1kB", "1KiB", "1e3", "1 ", "1 k", "-1k",
+            "+-1",
+        ] {
             assert_eq!(parse_size(text), Err(SizeError::Syntax), "{text}");
         }
-        for text in ["16E", "18446744073709551616", "0x10000000000000000", "-1", "-0"] {
+        for text in ["16E", "-1", " -0", "18446744073709551616", "0x10000000000000000", "-1", "-0"] {
             assert_eq!(parse_size(text), Err(SizeError::Range), "{text}");
         }
     }

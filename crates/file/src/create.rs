@@ -1,53 +1,43 @@
 //! Creating host files.
 //!
 //! Invariants: an existing file is locked before it is emptied, so that an image in use keeps its bytes; a file that
-//! can't be given its length stays behind empty, as with qemu-img.
+//! can't be given its length stays behind empty, as with qemu-img; a device node keeps its contents but for the first
+//! sector, so that no old header is found there.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 
 use diskimg_core::options::{OptKind, OptSpec, OptUse};
 use diskimg_core::protocol::{CacheMode, LockSpec, ProtocolCreate};
-use diskimg_core::{BlockDevice, Error, Prealloc, Result};
+use diskimg_core::{BlockDevice, Error, Prealloc, Result, to_usize};
 use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
 
-use crate::device::FileKind;
+use crate::device::{FileDevice, FileKind};
 use crate::errors::cannot_create;
 use crate::open::FileOptions;
 
+/// What is cleared at the start of a device node, in bytes.
+const HEADER: u64 = 512;
+
+const fn option(name: &'static str, kind: OptKind, help: &'static str) -> OptSpec {
+    OptSpec { name, kind, help, default: None, usage: OptUse::CREATE }
+}
+
+const SIZE: OptSpec = option("size", OptKind::Size, "Virtual disk size");
+
 /// The options of a file that is created.
-pub(crate) const OPTIONS: &[OptSpec] = &[
-    OptSpec {
-        name: "size",
-        kind: OptKind::Size,
-        help: "Virtual disk size",
-        default: None,
-        usage: OptUse::CREATE,
-    },
-    OptSpec {
-        name: "nocow",
-        kind: OptKind::Bool,
-        help: "Turn off copy-on-write (valid only on btrfs)",
-        default: None,
-        usage: OptUse::CREATE,
-    },
-    OptSpec {
-        name: "preallocation",
-        kind: OptKind::Str,
-        help: "Preallocation mode (allowed values: off, falloc, full)",
-        default: None,
-        usage: OptUse::CREATE,
-    },
-    OptSpec {
-        name: "extent_size_hint",
-        kind: OptKind::Size,
-        help: "Extent size hint for the image file, 0 to disable",
-        default: None,
-        usage: OptUse::CREATE,
-    },
+pub(crate) const FILE_OPTIONS: &[OptSpec] = &[
+    SIZE,
+    option("nocow", OptKind::Bool, "Turn off copy-on-write (valid only on btrfs)"),
+    option("preallocation", OptKind::Str, "Preallocation mode (allowed values: off, falloc, full)"),
+    option("extent_size_hint", OptKind::Size, "Extent size hint for the image file, 0 to disable"),
 ];
 
-/// Creates a regular file, or checks that a device node is large enough.
+/// The options of an image on a device node.
+pub(crate) const DEVICE_OPTIONS: &[OptSpec] =
+    &[SIZE, option("preallocation", OptKind::Str, "Preallocation mode (allowed values: off)")];
+
+/// Creates a regular file, or makes a device node ready.
 pub(crate) fn create(request: &ProtocolCreate<'_>) -> Result<()> {
     let filename = request.filename;
     let flags = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
@@ -62,16 +52,28 @@ pub(crate) fn create(request: &ProtocolCreate<'_>) -> Result<()> {
         .map_err(|error| cannot_create(filename, Error::from(error)))?;
     let options = FileOptions::new().write(true).cache(CacheMode::Unsafe).lock(Some(LockSpec::CREATE));
     let device = options.finish(filename, file)?;
-    if device.kind == FileKind::Regular {
-        device.set_len(0, Prealloc::Off)?;
-        if request.options.get_bool("nocow") {
-            // Best effort, as only some file systems know it, and only for empty files.
-            if let Ok(flags) = ioctl_getflags(&device.file) {
-                let _ = ioctl_setflags(&device.file, flags | IFlags::NOCOW);
-            }
+    if device.kind != FileKind::Regular {
+        return create_on_device(&device, request);
+    }
+    device.set_len(0, Prealloc::Off)?;
+    if request.options.get_bool("nocow") {
+        // Best effort: only some file systems know it, and only for empty files.
+        if let Ok(flags) = ioctl_getflags(&device.file) {
+            let _ = ioctl_setflags(&device.file, flags | IFlags::NOCOW);
         }
     }
     device.set_len(request.size, request.prealloc)
+}
+
+fn create_on_device(device: &FileDevice, request: &ProtocolCreate<'_>) -> Result<()> {
+    if request.prealloc != Prealloc::Off {
+        let text = format!("Unsupported preallocation mode '{}'", request.prealloc.name());
+        return Err(Error::unsupported(text));
+    }
+    if request.size > device.len() {
+        return Err(Error::unsupported("Cannot grow device files"));
+    }
+    device.write_at(0, &vec![0; to_usize(HEADER.min(device.len()))])
 }
 
 /// Removes a file that could not be finished.

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::atomic::AtomicU64;
 
 use diskimg_core::protocol::{CacheMode, LockSpec};
-use diskimg_core::{Error, ErrorKind, Result};
+use diskimg_core::{Error, ErrorKind, Result, errno};
 use parking_lot::RwLock;
 use rustix::fs::OFlags;
 
@@ -36,6 +36,8 @@ pub(crate) enum Accepts {
     /// Whatever holds bytes.
     #[default]
     Any,
+    /// Regular files only.
+    Files,
     /// Device nodes only.
     Devices,
 }
@@ -106,35 +108,35 @@ impl FileOptions {
 
     /// The error for a file that the host does not open.
     fn explain(self, filename: &str, error: std::io::Error) -> Error {
-        // A folder can't be opened for writing, but what is wrong with it is that it is one.
-        let special = std::fs::metadata(filename).is_ok_and(|found| !found.is_file() && !is_device(&found));
-        if special {
-            return self.wrong_kind(filename);
-        }
-        if self.cache.is_direct() && error.raw_os_error() == Some(diskimg_core::errno::EINVAL) {
-            return cannot_open(filename, Error::from(error))
-                .with_hint("file system may not support O_DIRECT");
-        }
-        cannot_open(filename, Error::from(error))
+        let error = match error.raw_os_error() {
+            Some(errno::EINVAL) if self.cache.is_direct() => no_direct_io(),
+            _ => Error::from(error),
+        };
+        cannot_open(filename, error)
     }
 
     fn check_kind(self, filename: &str, file: &File) -> Result<()> {
         let found = file.metadata().map_err(|error| cannot_open(filename, error.into()))?;
         let fits = match self.accepts {
             Accepts::Any => found.is_file() || is_device(&found),
+            Accepts::Files => found.is_file(),
             Accepts::Devices => is_device(&found),
         };
-        if fits { Ok(()) } else { Err(self.wrong_kind(filename)) }
+        if !fits {
+            return Err(self.wrong_kind(filename));
+        }
+        if self.cache.is_direct() && found.file_type().is_char_device() {
+            return Err(cannot_open(filename, no_direct_io()));
+        }
+        Ok(())
     }
 
     fn wrong_kind(self, filename: &str) -> Error {
-        let text = match self.accepts {
-            Accepts::Any => format!("'file' driver requires '{filename}' to be a regular file"),
-            Accepts::Devices => {
-                format!("'host_device' driver requires '{filename}' to be either a character or block device")
-            }
+        let (driver, wanted) = match self.accepts {
+            Accepts::Any | Accepts::Files => ("file", "a regular file"),
+            Accepts::Devices => ("host_device", "either a character or block device"),
         };
-        Error::new(ErrorKind::InvalidArg, text)
+        Error::new(ErrorKind::InvalidArg, format!("'{driver}' driver requires '{filename}' to be {wanted}"))
     }
 
     /// Locks and describes an open file.
@@ -176,6 +178,15 @@ impl FileOptions {
             Locking::Auto => lock::is_supported(file),
         }
     }
+}
+
+fn no_direct_io() -> Error {
+    Error::unsupported("filesystem does not support O_DIRECT").with_errno(errno::EINVAL)
+}
+
+/// True for the name of a block or character device.
+pub(crate) fn is_device_name(filename: &str) -> bool {
+    std::fs::metadata(filename).is_ok_and(|found| is_device(&found))
 }
 
 fn is_device(found: &std::fs::Metadata) -> bool {

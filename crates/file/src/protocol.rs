@@ -2,98 +2,126 @@
 
 use std::sync::Arc;
 
-use diskimg_core::options::{RuntimeOptions, RuntimeValue};
+use diskimg_core::options::{RuntimeOptions, parse_bool};
 use diskimg_core::protocol::{ProtocolDriver, ProtocolOpen};
-use diskimg_core::{BlockDevice, Error, NullDevice, Result};
+use diskimg_core::size::parse_option_number;
+use diskimg_core::{BlockDevice, Description, Error, NullDevice, Result};
 
 use crate::create;
-use crate::open::{Accepts, FileOptions, Locking};
+use crate::open::{Accepts, FileOptions, Locking, is_device_name};
 
-/// Host files: plain names and `file:NAME`. Device nodes are taken too.
+/// Host files: plain names and `file:NAME`.
 pub static FILE: ProtocolDriver = ProtocolDriver {
     name: "file",
     prefixes: &["file:"],
-    create_options: create::OPTIONS,
-    open: |request| open_host(request, Accepts::Any),
+    claims: None,
+    create_options: create::FILE_OPTIONS,
+    open: |request| open_host(request, "file", Accepts::Files),
     create: Some(create::create),
     remove: Some(create::remove),
 };
 
-/// Block and character devices: `host_device:NAME`.
+/// Block and character devices: `host_device:NAME`, and plain names of such.
 pub static HOST_DEVICE: ProtocolDriver = ProtocolDriver {
     name: "host_device",
     prefixes: &["host_device:"],
-    create_options: create::OPTIONS,
-    open: |request| open_host(request, Accepts::Devices),
+    claims: Some(is_device_name),
+    create_options: create::DEVICE_OPTIONS,
+    open: |request| open_host(request, "host_device", Accepts::Devices),
     create: Some(create::create),
     remove: None,
 };
 
 /// Zeros that forget what is written: `null-co://`.
-pub static NULL_CO: ProtocolDriver = ProtocolDriver {
-    name: "null-co",
-    prefixes: &["null-co:"],
-    create_options: &[],
-    open: open_null,
-    create: None,
-    remove: None,
-};
+pub static NULL_CO: ProtocolDriver = null_protocol("null-co", &["null-co:"], |request| {
+    open_null(request, Description { driver: "null-co", filename: "null-co://" })
+});
 
 /// The same under its other name: `null-aio://`.
-pub static NULL_AIO: ProtocolDriver = ProtocolDriver {
-    name: "null-aio",
-    prefixes: &["null-aio:"],
-    create_options: &[],
-    open: open_null,
-    create: None,
-    remove: None,
-};
-
-/// The values of `aio`; all mean the same here, as requests are served by the threads that make them.
-const AIO: [&str; 3] = ["threads", "native", "io_uring"];
+pub static NULL_AIO: ProtocolDriver = null_protocol("null-aio", &["null-aio:"], |request| {
+    open_null(request, Description { driver: "null-aio", filename: "null-aio://" })
+});
 
 /// The length of a null device without a `size` option, in bytes.
 const NULL_LEN: u64 = 1 << 30;
 
-fn open_host(request: ProtocolOpen<'_>, accepts: Accepts) -> Result<Arc<dyn BlockDevice>> {
-    let locking = take_options(request.options)?;
+/// The names of a null device: as given, or without its prefix, or absent.
+const NULL_REST: [&str; 2] = ["//", ""];
+
+const fn null_protocol(
+    name: &'static str,
+    prefixes: &'static [&'static str],
+    open: fn(ProtocolOpen<'_>) -> Result<Arc<dyn BlockDevice>>,
+) -> ProtocolDriver {
+    ProtocolDriver { name, prefixes, claims: None, create_options: &[], open, create: None, remove: None }
+}
+
+fn open_host(request: ProtocolOpen<'_>, driver: &str, accepts: Accepts) -> Result<Arc<dyn BlockDevice>> {
+    if request.filename.is_empty() {
+        return Err(Error::invalid(format!("The '{driver}' block driver requires a file name")));
+    }
+    let locking = take_options(request.options, request.cache.is_direct())?;
     let mut options =
         FileOptions::new().write(request.write).cache(request.cache).lock(request.lock).locking(locking);
     options.accepts = accepts;
     Ok(Arc::new(options.open(request.filename)?))
 }
 
-/// Takes this protocol's options out; what is left is not of this protocol.
-fn take_options(options: &mut RuntimeOptions) -> Result<Locking> {
-    if let Some(aio) = options.take_str("aio")? {
-        check_name("aio", &aio, &AIO)?;
+/// Takes the options of host files out; what is left is not theirs.
+///
+/// How requests are passed to the kernel (`aio`) makes no difference here: the threads that make them serve them.
+fn take_options(options: &mut RuntimeOptions, direct: bool) -> Result<Locking> {
+    match take_text(options, "aio").as_deref() {
+        None | Some("threads" | "io_uring") => {}
+        Some("native") if direct => {}
+        Some("native") => {
+            let text = "aio=native was specified, but it requires cache.direct=on, which was not specified.";
+            return Err(Error::invalid(text));
+        }
+        Some(other) => return Err(invalid_value(other)),
     }
-    options.take_size("aio-max-batch")?;
-    options.take_str("pr-manager")?;
-    options.take_bool("drop-cache")?;
-    options.take_bool("x-check-cache-dropped")?;
-    match options.take("locking") {
-        None => Ok(Locking::Auto),
-        Some(RuntimeValue::Str(text)) => match text.as_str() {
-            "on" => Ok(Locking::On),
-            "off" => Ok(Locking::Off),
-            "auto" => Ok(Locking::Auto),
-            other => Err(Error::invalid(format!("Parameter 'locking' does not accept value '{other}'"))),
-        },
-        Some(_) => Err(Error::invalid("Invalid parameter type for 'locking', expected: string")),
+    if let Some(batch) = take_text(options, "aio-max-batch") {
+        parse_option_number("aio-max-batch", batch.strip_prefix('-').unwrap_or(&batch))?;
     }
+    let locking = match take_text(options, "locking").as_deref() {
+        None | Some("auto") => Locking::Auto,
+        Some("on") => Locking::On,
+        Some("off") => Locking::Off,
+        Some(other) => return Err(invalid_value(other)),
+    };
+    if let Some(manager) = take_text(options, "pr-manager") {
+        return Err(Error::invalid(format!("No persistent reservation manager with id '{manager}'")));
+    }
+    for flag in ["drop-cache", "x-check-cache-dropped"] {
+        if let Some(text) = take_text(options, flag) {
+            parse_bool(flag, &text)?;
+        }
+    }
+    Ok(locking)
 }
 
-fn check_name(option: &str, value: &str, known: &[&str]) -> Result<()> {
-    if known.contains(&value) {
-        return Ok(());
-    }
-    Err(Error::invalid(format!("Parameter '{option}' does not accept value '{value}'")))
+fn take_text(options: &mut RuntimeOptions, name: &str) -> Option<String> {
+    options.take(name).map(|value| value.to_string())
 }
 
-fn open_null(request: ProtocolOpen<'_>) -> Result<Arc<dyn BlockDevice>> {
+fn invalid_value(value: &str) -> Error {
+    Error::invalid(format!("invalid parameter value: {value}"))
+}
+
+fn open_null(request: ProtocolOpen<'_>, description: Description<'static>) -> Result<Arc<dyn BlockDevice>> {
+    let name = description.filename;
+    if request.filename != name && !NULL_REST.contains(&request.filename) {
+        return Err(Error::invalid(format!("The only allowed filename for this driver is '{name}'")));
+    }
     let len = request.options.take_size("size")?.unwrap_or(NULL_LEN);
-    request.options.take_size("latency-ns")?;
-    request.options.take_bool("read-zeroes")?;
-    Ok(Arc::new(NullDevice::new(len)))
+    if let Some(latency) = take_text(request.options, "latency-ns") {
+        if latency.starts_with('-') {
+            return Err(Error::invalid("latency-ns is invalid"));
+        }
+        parse_option_number("latency-ns", &latency)?;
+    }
+    if let Some(text) = take_text(request.options, "read-zeroes") {
+        parse_bool("read-zeroes", &text)?;
+    }
+    Ok(Arc::new(NullDevice::described(len, description)))
 }

@@ -30,16 +30,12 @@ pub(crate) fn set_len(device: &FileDevice, len: u64, prealloc: Prealloc) -> Resu
     }
 }
 
-/// A device node has the length it has; a disk may use less of it.
+/// A device node has the length it has.
 fn check_device_len(device: &FileDevice, len: u64, prealloc: Prealloc) -> Result<()> {
     if prealloc != Prealloc::Off {
-        let text = format!("Preallocation mode '{}' unsupported for this device", prealloc.name());
-        return Err(Error::unsupported(text));
+        return Err(Error::unsupported(format!("Unsupported preallocation mode '{}'", prealloc.name())));
     }
-    if len > device.len() {
-        return Err(Error::invalid("Cannot grow device files"));
-    }
-    Ok(())
+    if len == device.len() { Ok(()) } else { Err(Error::unsupported("Cannot resize device files")) }
 }
 
 fn set_file_len(device: &FileDevice, len: u64, prealloc: Prealloc) -> Result<()> {

@@ -31,9 +31,19 @@ fn size(options: &ParsedOptions) -> Result<u64> {
     align_up(size, SECTOR).ok_or_else(|| Error::limit("File too large"))
 }
 
-/// Gives the empty storage its length.
+/// Gives the empty storage its length; one of fixed length has to be long enough.
 pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
-    context.storage.set_len(size(context.options)?, prealloc(context.options)?)
+    let (size, prealloc) = (size(context.options)?, prealloc(context.options)?);
+    if context.storage.limits().growable {
+        return context.storage.set_len(size, prealloc);
+    }
+    if prealloc != Prealloc::Off {
+        return Err(Error::unsupported(format!("Unsupported preallocation mode '{}'", prealloc.name())));
+    }
+    if size > context.storage.len() {
+        return Err(Error::unsupported("Cannot grow device files"));
+    }
+    Ok(())
 }
 
 /// An image takes as much as it is long: holes are the file system's matter.
