@@ -101,9 +101,10 @@ pub fn judge_trace(
         report.states += 1;
         if seen.insert(hash_of(&state)) {
             report.distinct += 1;
-            let asked = oracle.filter(|_| report.distinct % step.max(1) == 0 && scenario.oracle_checks > 0);
+            let asked =
+                oracle.filter(|_| report.distinct.is_multiple_of(step.max(1)) && scenario.oracle_checks > 0);
             report.oracle += usize::from(asked.is_some());
-            let rewrite = report.distinct % WRITTEN_ONE_IN == 0;
+            let rewrite = report.distinct.is_multiple_of(WRITTEN_ONE_IN);
             let judged = judge(subject, &state, &mut verifier, rewrite, asked);
             report.leaks =
                 report.leaks.max(judged.map_err(|text| story(subject, scenario, trace, &state, &text))?);

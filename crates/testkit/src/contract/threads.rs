@@ -156,7 +156,7 @@ pub fn same_clusters(subject: &FormatSubject, threads: u64) {
                 must(subject, "read", device.read_at((round % clusters) * unit, &mut got));
                 for (at, byte) in got.iter().enumerate() {
                     let owner = at as u64 / slice;
-                    let right = *byte == 0 || (owner % 2 == 0 && u64::from(*byte) == owner / 2 + 1);
+                    let right = *byte == 0 || (owner.is_multiple_of(2) && u64::from(*byte) == owner / 2 + 1);
                     assert!(right, "{name}: byte {at} of cluster {} is {byte}", round % clusters);
                 }
             }
