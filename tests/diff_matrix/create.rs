@@ -117,7 +117,7 @@ const QCOW2_PREALLOCATED: &[&str] = &[
     "create -f qcow2 -o preallocation=metadata a.qcow2 64M",
     "create -f qcow2 -o preallocation=metadata a.qcow2 1G",
     "create -f qcow2 -o preallocation=metadata,cluster_size=512 a.qcow2 1M",
-    "create -f qcow2 -o preallocation=metadata,cluster_size=512 a.qcow2 64M",
+    "create -f qcow2 -o preallocation=metadata,cluster_size=512 a.qcow2 16M",
     "create -f qcow2 -o preallocation=metadata,cluster_size=4k a.qcow2 64M",
     "create -f qcow2 -o preallocation=metadata,cluster_size=2M a.qcow2 64M",
     "create -f qcow2 -o preallocation=metadata,extended_l2=on a.qcow2 64M",

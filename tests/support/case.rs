@@ -27,19 +27,22 @@ pub enum Files {
 pub struct Fixture {
     /// Part of the case's name.
     pub name: &'static str,
+    /// Whether a case gets only the files that its commands name (and those with a further suffix), not all: for
+    /// large sets of images that have nothing to do with each other.
+    pub pick: bool,
     /// See [`script`].
     pub script: &'static str,
 }
 
 /// Nothing is set up.
-pub const EMPTY: Fixture = Fixture { name: "empty", script: "" };
+pub const EMPTY: Fixture = Fixture { name: "empty", pick: false, script: "" };
 
 /// A set-up, command lines, and what to compare.
 #[derive(Debug, Clone)]
 pub struct Case {
     /// Unique name.
     pub name: String,
-    fixture: String,
+    fixture: Fixture,
     changes: String,
     commands: Vec<Vec<String>>,
     files: Files,
@@ -52,7 +55,7 @@ impl Case {
     pub fn new(name: impl Into<String>, fixture: Fixture, commands: &str) -> Self {
         Self {
             name: name.into(),
-            fixture: fixture.script.to_owned(),
+            fixture,
             changes: String::new(),
             commands: script::commands(commands),
             files: Files::Exact,
@@ -111,7 +114,7 @@ impl Case {
 
     fn run_in(&self, base: &Path, env: &Env, texts: bool) -> Result<Vec<Difference>, String> {
         let tools = env.tools();
-        let fixture = env.fixtures.get(&self.fixture, &tools)?;
+        let fixture = env.fixtures.get(self.fixture.script, &tools)?;
         let (theirs, ours) = (base.join("qemu"), base.join("ours"));
         // Both run in a folder of the same name, so that absolute paths are equal too.
         let expected = self.run_side(&fixture, &env.oracle_link, base, env)?;
@@ -143,11 +146,17 @@ impl Case {
     /// Sets the folder up afresh and runs the commands in it with one of the two programs.
     fn run_side(&self, fixture: &Path, program: &Path, base: &Path, env: &Env) -> Result<Vec<Finished>, String> {
         let dir = base.join(WORK);
-        folder::copy_tree(fixture, &dir)?;
+        folder::copy_tree(fixture, &dir, &|name| !self.fixture.pick || self.names(name))?;
         let holders = script::run(&self.changes, &dir, &env.tools())?;
         let outputs = self.commands.iter().map(|command| self.output(program, command, &dir)).collect();
         drop(holders);
         outputs
+    }
+
+    /// Whether a command says this name, or the name without its last suffix.
+    fn names(&self, name: &str) -> bool {
+        let stem = name.strip_suffix(".d").unwrap_or(name);
+        self.commands.iter().flatten().any(|word| word.contains(stem))
     }
 
     fn output(&self, program: &Path, command: &[String], dir: &Path) -> Result<Finished, String> {

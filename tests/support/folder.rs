@@ -40,15 +40,18 @@ impl Fixtures {
     }
 }
 
-/// Copies a folder with everything in it. Holes stay holes.
-pub fn copy_tree(from: &Path, to: &Path) -> Result<(), String> {
+/// Copies a folder with everything in it whose name at the top level is `wanted`. Holes stay holes.
+pub fn copy_tree(from: &Path, to: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<(), String> {
     fs::create_dir_all(to).map_err(|e| e.to_string())?;
     for entry in fs::read_dir(from).map_err(|e| e.to_string())? {
         let entry = entry.map_err(|e| e.to_string())?;
+        if !wanted(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         let kind = entry.file_type().map_err(|e| e.to_string())?;
         if kind.is_dir() {
-            copy_tree(&source, &target)?;
+            copy_tree(&source, &target, &|_| true)?;
         } else if kind.is_symlink() {
             let points_to = fs::read_link(&source).map_err(|e| e.to_string())?;
             std::os::unix::fs::symlink(points_to, &target).map_err(|e| e.to_string())?;

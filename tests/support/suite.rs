@@ -127,7 +127,7 @@ pub fn patched(name: &str, fixture: Fixture, commands: &str, changes: &[(&str, &
     changes
         .iter()
         .map(|(what, change)| {
-            Case::new(format!("{name}/{}/{what}: {}", fixture.name, one_line(commands)), fixture, commands).with(change)
+            Case::new(format!("{name}/{}/{what}", fixture.name), fixture, commands).with(change)
         })
         .collect()
 }
@@ -166,7 +166,12 @@ pub fn run_cases(cases: Vec<Case>, least: usize) -> ExitCode {
 }
 
 fn run_case(case: &Case, env: &Env, texts: bool) -> Result<(), String> {
-    case.run(env, texts).map_err(|found| {
+    let start = std::time::Instant::now();
+    let result = case.run(env, texts);
+    if std::env::var_os("DISKIMG_TIMES").is_some() {
+        eprintln!("{:8.3} s {}", start.elapsed().as_secs_f64(), case.name);
+    }
+    result.map_err(|found| {
         env.note(&found);
         found.iter().map(Difference::to_string).collect::<Vec<_>>().join("\n")
     })
