@@ -2,7 +2,7 @@
 //!
 //! - [`RecordDevice`] and [`Trace`]: what was written and flushed, and every state a crash could have left of it.
 //! - [`FaultDevice`]: fails the N-th request.
-//! - [`SlowDevice`]: delays requests, so that races show.
+//! - [`SlowDevice`]: delays requests, so that races show. [`CappedDevice`]: is full at some length.
 //! - [`Session`] and [`History`]: operations on a disk beside a flat model, and what a reader may see after a failure.
 //! - [`Subject`]: how a disk under test is created and opened, with [`FormatSubject`] for a single image.
 //! - [`crash`] and [`faults`]: the explorations built from these.
@@ -12,6 +12,7 @@
 //! Everything here is for tests: a broken expectation is a panic with the whole story in its message.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod capped;
 pub mod contract;
 pub mod crash;
 mod fault;
@@ -23,10 +24,12 @@ mod record;
 mod replay;
 mod rng;
 mod session;
+mod shrink;
 mod slow;
 mod subject;
 pub mod suite;
 
+pub use capped::CappedDevice;
 pub use fault::{FaultDevice, FaultKinds, FaultPlan, FaultSpec};
 pub use history::History;
 pub use ops::{Op, OpMix, pattern};
@@ -35,5 +38,6 @@ pub use record::{Change, Event, RecordDevice, Recorder, Trace};
 pub use replay::{CrashState, Sampling};
 pub use rng::Rng;
 pub use session::{Applied, Session};
+pub use shrink::{panics, run_shrinking};
 pub use slow::SlowDevice;
 pub use subject::{FormatSubject, MemOpener, Opened, Subject, open_image};

@@ -99,7 +99,11 @@ impl<'s> Session<'s> {
         if self.opened.is_none() {
             self.opened = Some(self.subject.open(&self.disks, true)?);
         }
+        let op = &self.clipped(op);
         match op {
+            Op::Write(range, _) | Op::Zero(range, _) | Op::Discard(range) if range.is_empty() => {
+                Ok(Applied::Skipped)
+            }
             Op::Write(range, seed) => self.write(*range, *seed),
             Op::Zero(range, how) => {
                 let begin = (self.clock)();
@@ -131,6 +135,18 @@ impl<'s> Session<'s> {
                 crate::contract::extents_agree(&self.opened().device)?;
                 Ok(Applied::Done)
             }
+        }
+    }
+
+    /// The operation within the disk as long as it is now.
+    fn clipped(&self, op: &Op) -> Op {
+        let disk = ByteRange::new(0, self.opened().device.len());
+        match op.clone() {
+            Op::Write(range, seed) => Op::Write(range.intersect(disk), seed),
+            Op::Zero(range, how) => Op::Zero(range.intersect(disk), how),
+            Op::Discard(range) => Op::Discard(range.intersect(disk)),
+            Op::Reserve(range, seed, commit) => Op::Reserve(range.intersect(disk), seed, commit),
+            other => other,
         }
     }
 
@@ -179,7 +195,6 @@ impl<'s> Session<'s> {
     }
 
     fn reserve(&mut self, range: ByteRange, seed: u64, commit: bool) -> Result<Applied> {
-        let range = range.intersect(ByteRange::new(0, self.opened().device.len()));
         if range.is_empty() {
             return Ok(Applied::Skipped);
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use diskimg_core::driver::OpenMode;
 use diskimg_core::{BlockDevice, ByteRange, ErrorKind, MemDevice, Prealloc, ZeroMode, to_usize};
 
+use crate::capped::CappedDevice;
 use crate::ops::{Op, OpMix, pattern};
 use crate::rng::Rng;
 use crate::session::{Session, checked};
@@ -15,6 +16,9 @@ use crate::suite::panic_text;
 
 /// One image may take so long, on a busy machine and without optimisation.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes by which a storage may grow.
+const GROWTH: u64 = 4 << 20;
 
 /// Requests for extents per image.
 const MOST_EXTENTS: usize = 200;
@@ -80,10 +84,12 @@ pub fn poke(subject: &FormatSubject, disks: &[Vec<u8>], story: &dyn Fn() -> Stri
 fn use_all(subject: &FormatSubject, disks: &[Vec<u8>], mode: OpenMode) -> bool {
     let shared: Vec<Arc<dyn BlockDevice>> = disks
         .iter()
-        .map(|bytes| {
-            let device =
-                if mode.write { MemDevice::from(bytes.clone()) } else { MemDevice::read_only(bytes.clone()) };
-            Arc::new(device) as _
+        .map(|bytes| -> Arc<dyn BlockDevice> {
+            if mode.write {
+                Arc::new(CappedDevice::new(bytes.clone(), bytes.len() as u64 + GROWTH))
+            } else {
+                Arc::new(MemDevice::read_only(bytes.clone()))
+            }
         })
         .collect();
     let opener =

@@ -7,24 +7,28 @@ use crate::fault::{FaultKinds, FaultSpec};
 use crate::faults::{self, FaultReport};
 use crate::ops::{Op, OpMix};
 use crate::replay::Sampling;
-use crate::rng::Rng;
 use crate::session::Session;
+use crate::shrink::run_shrinking;
 use crate::subject::{FormatSubject, Subject};
 
 /// `count` random operations, everything compared on the way and at the end, also after reopening.
 ///
 /// # Panics
-/// If anything differs.
-pub fn random_operations(subject: &FormatSubject, seed: u64, count: usize) {
-    let mut session = Session::in_memory(subject);
-    let mut rng = Rng::new(seed);
-    let mix = OpMix::all(subject.size * 2);
-    for _ in 0..count {
+/// If anything differs; with a short sequence of operations that shows it.
+pub fn random_operations(subject: &dyn Subject, seed: u64, count: usize) {
+    let (len, unit) = {
+        let session = Session::in_memory(subject);
         let device = &session.opened().device;
-        let op = mix.next(&mut rng, device.len(), device.limits().write_unit.max(512));
-        session.must(&op);
-    }
-    session.verify_reopened();
+        (device.len(), device.limits().write_unit.max(512))
+    };
+    let ops = OpMix::all(len * 2).script(seed, count, len, unit);
+    run_shrinking(&ops, |ops| {
+        let mut session = Session::in_memory(subject);
+        for op in ops {
+            session.must(op);
+        }
+        session.verify_reopened();
+    });
 }
 
 /// The write unit of images of that kind, at least a sector.
