@@ -1,0 +1,62 @@
+//! Writes first inputs for the fuzz targets into `corpus/TARGET/`: small images of every geometry with all sorts of
+//! contents, specifications and option strings. Run it in this folder: `cargo run --example seeds`.
+
+use std::path::Path;
+
+use diskimg_fuzz::GEOMETRIES;
+use diskimg_testkit::{FormatSubject, contract};
+
+const SPECS: &[&str] = &[
+    r#"{"driver":"qcow2","file":{"driver":"file","filename":"a.qcow2"}}"#,
+    r#"{"driver":"qcow2","file.filename":"a","backing":null,"lazy-refcounts":true}"#,
+    r#"{"file":{"filename":"a","locking":"off"},"backing":{"driver":"raw","offset":512,"size":1e3}}"#,
+    r#"json:{"driver":"raw","file":{"driver":"file","filename":"x"},"offset":-1}"#,
+    "driver=qcow2,file.driver=file,file.filename=a,,b.qcow2,backing.file.filename=c",
+    "a.raw,driver=raw,offset=512",
+    "file:a.raw",
+    "nbd://host:10809/name",
+    "file.0.x=1,file.1.x=2",
+    r#"{"a":[1,[2,{"b":"\u0000\ud834\udd1e"}]],"c":{"d":{"e":18446744073709551615}}}"#,
+];
+
+const OPTIONS: &[&str] = &[
+    "cluster_size=64k,compat=1.1,lazy_refcounts=on",
+    "size=1.5G,preallocation=metadata",
+    "refcount_bits=0x10,extended_l2,nolazy_refcounts",
+    "backing_file=a,,b,backing_fmt=raw",
+    "data_file=x,data_file_raw=on,compression_type=zstd",
+    "encrypt.format=luks,encrypt.key-secret=s",
+    " +0x10",
+    "1.0000000000000001E",
+    "18446744073709551615",
+];
+
+fn main() -> std::io::Result<()> {
+    let corpus = Path::new("corpus");
+    for (number, options) in GEOMETRIES.iter().enumerate() {
+        let subject = FormatSubject::new(&diskimg_qcow2::DRIVER, 24 << 10, options);
+        let image = contract::hostile_image(&subject).swap_remove(0);
+        put(corpus, "open_qcow2", number, &image)?;
+        let empty = subject.fresh()[0].to_vec();
+        put(corpus, "open_qcow2", number + 100, &empty)?;
+    }
+    for seed in 0..40_u64 {
+        let mut rng = diskimg_testkit::Rng::new(seed);
+        let bytes: Vec<u8> = (0..200 + seed * 20).map(|_| rng.next_u64().to_le_bytes()[0]).collect();
+        put(corpus, "ops_qcow2", usize::try_from(seed).unwrap_or(0), &bytes)?;
+        put(corpus, "open_raw", usize::try_from(seed).unwrap_or(0), &bytes)?;
+    }
+    for (number, text) in SPECS.iter().enumerate() {
+        put(corpus, "json_spec", number, text.as_bytes())?;
+    }
+    for (number, text) in OPTIONS.iter().enumerate() {
+        put(corpus, "option_string", number, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn put(corpus: &Path, target: &str, number: usize, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = corpus.join(target);
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join(format!("seed-{number}")), bytes)
+}
