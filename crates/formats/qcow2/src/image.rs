@@ -1,0 +1,320 @@
+//! [`Qcow2`]: an open image, as a block device and as an image layer.
+//!
+//! The paths are in files of their own: [`crate::map`], [`crate::read`], [`crate::write`], [`crate::zero`],
+//! [`crate::reserve`], [`crate::resize`]; all metadata is in [`crate::meta`].
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use diskimg_core::driver::{Notices, OpenMode};
+use diskimg_core::{
+    BackingRef, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description, Error,
+    Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Task, ZeroMode,
+    read_only_error,
+};
+
+use crate::bitmap_directory::Bitmap;
+use crate::check::{self, CheckInput};
+use crate::features;
+use crate::header::{Header, SECTOR};
+use crate::meta::{FixedArea, Meta, MetaParts};
+use crate::open::Parts;
+use crate::read::Decompression;
+use crate::settings::{Overlap, Settings};
+use crate::snapshot_table::{Snapshot, SnapshotTable};
+
+/// The best size of a large transfer, in bytes.
+const BEST_TRANSFER: u64 = 2 << 20;
+
+/// An open qcow2 image.
+#[derive(Debug)]
+pub(crate) struct Qcow2 {
+    pub(crate) storage: Arc<dyn BlockDevice>,
+    pub(crate) data_file: Option<Arc<dyn BlockDevice>>,
+    pub(crate) meta: Meta,
+    pub(crate) decompression: Decompression,
+    pub(crate) settings: Settings,
+    pub(crate) notices: Notices,
+    pub(crate) version: u32,
+    pub(crate) compression_type: u8,
+    len: AtomicU64,
+    mode: OpenMode,
+    backing: Option<BackingRef>,
+    snapshots: Vec<Snapshot>,
+    bitmaps: Vec<Bitmap>,
+    filename: String,
+    preallocated: OnceLock<bool>,
+    changed: AtomicBool,
+    has_new_payloads: AtomicBool,
+}
+
+impl Qcow2 {
+    /// The image made of `parts`, which were checked when they were read.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let header = &parts.header;
+        let backing = header.backing_name.clone().map(|name| {
+            let format = header.extensions.backing_format.clone();
+            BackingRef { name, format }
+        });
+        let fixed = fixed_areas(header, &parts.snapshots);
+        let (version, compression_type, len) = (header.version, header.compression_type, header.disk_size());
+        let meta = Meta::new(MetaParts {
+            storage: Arc::clone(&parts.storage),
+            data_file: parts.data_file.clone(),
+            header: parts.header,
+            l1: parts.l1,
+            reftable: parts.reftable,
+            fixed,
+            checked: parts.settings.overlap,
+            notices: parts.notices.clone(),
+            writable: parts.mode.write,
+        });
+        Self {
+            storage: parts.storage,
+            data_file: parts.data_file,
+            meta,
+            decompression: Decompression::default(),
+            settings: parts.settings,
+            notices: parts.notices,
+            version,
+            compression_type,
+            len: AtomicU64::new(len),
+            mode: parts.mode,
+            backing,
+            snapshots: parts.snapshots.snapshots,
+            bitmaps: parts.bitmaps,
+            filename: parts.filename,
+            preallocated: OnceLock::new(),
+            changed: AtomicBool::new(false),
+            has_new_payloads: AtomicBool::new(false),
+        }
+    }
+
+    /// What holds guest data that is neither compressed nor encrypted.
+    pub(crate) fn data_device(&self) -> &Arc<dyn BlockDevice> {
+        self.data_file.as_ref().unwrap_or(&self.storage)
+    }
+
+    pub(crate) fn disk_len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_disk_len(&self, len: u64) {
+        self.len.store(len, Ordering::Release);
+    }
+
+    pub(crate) const fn has_backing(&self) -> bool {
+        self.backing.is_some()
+    }
+
+    pub(crate) fn has_autoclear(&self, bits: u64) -> bool {
+        self.meta.header().autoclear & bits != 0
+    }
+
+    pub(crate) fn has_snapshots(&self) -> bool {
+        !self.snapshots.is_empty()
+    }
+
+    pub(crate) fn has_bitmaps(&self) -> bool {
+        !self.bitmaps.is_empty()
+    }
+
+    /// A bitmap that nothing can be done with but removing it.
+    pub(crate) fn inconsistent_bitmap(&self) -> Option<&str> {
+        self.bitmaps.iter().find(|bitmap| bitmap.is_in_use()).map(|bitmap| bitmap.name.as_str())
+    }
+
+    /// Called before every change: refuses it where nothing may be written, and takes back the word of autoclear bits.
+    pub(crate) fn before_change(&self) -> Result<()> {
+        if !self.mode.write {
+            return Err(read_only_error());
+        }
+        self.meta.check_usable()?;
+        if !self.changed.swap(true, Ordering::AcqRel) && self.has_bitmaps() {
+            self.meta.clear_autoclear(features::BITMAPS)?;
+        }
+        Ok(())
+    }
+
+    /// Payloads need not end on a sector: the file is rounded up at the next flush.
+    pub(crate) fn wrote_compressed(&self) {
+        self.has_new_payloads.store(true, Ordering::Release);
+        self.decompression.forget();
+    }
+
+    /// Many more clusters are counted than the host has space for: clusters may be holes that were never written.
+    pub(crate) fn metadata_preallocated(&self) -> bool {
+        *self.preallocated.get_or_init(|| self.detect_preallocation().unwrap_or(false))
+    }
+
+    fn detect_preallocation(&self) -> Result<bool> {
+        let Some(space) = self.storage.allocated_len()? else { return Ok(false) };
+        let clusters = self.meta.geo.clusters_for(space);
+        let threshold = (clusters.saturating_mul(10) / 9).max(clusters + 2);
+        let in_file = self.meta.geo.clusters_for(self.storage.len());
+        self.meta.counts_at_least(threshold, in_file)
+    }
+
+    fn round_up_file(&self) -> Result<()> {
+        if !self.has_new_payloads.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let len = self.storage.len();
+        match len.checked_next_multiple_of(SECTOR) {
+            Some(rounded) if rounded != len => self.storage.set_len(rounded, Prealloc::Off),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Metadata outside of the active tables.
+fn fixed_areas(header: &Header, table: &SnapshotTable) -> Vec<FixedArea> {
+    let cluster = header.geometry().cluster_size();
+    let mut areas = Vec::new();
+    let mut add = |offset: u64, len: u64, kind, name| {
+        if len > 0 {
+            let range = ByteRange::new(offset, len).align_outwards(cluster);
+            areas.push(FixedArea { range, kind, name });
+        }
+    };
+    add(header.snapshots_offset, table.len, Overlap::SNAPSHOT_TABLE, "snapshot table");
+    for snapshot in &table.snapshots {
+        let len = u64::from(snapshot.l1_size) * 8;
+        add(snapshot.l1_offset, len, Overlap::INACTIVE_L1, "inactive L1 table");
+    }
+    if let Some(bitmaps) = &header.extensions.bitmaps {
+        let (offset, len) = (bitmaps.directory_offset, bitmaps.directory_size);
+        add(offset, len, Overlap::BITMAP_DIRECTORY, "bitmap directory");
+    }
+    areas
+}
+
+impl BlockDevice for Qcow2 {
+    fn len(&self) -> u64 {
+        self.disk_len()
+    }
+
+    fn limits(&self) -> Limits {
+        let write_unit = self.meta.geo.subcluster_size();
+        Limits { write_unit, best_transfer: BEST_TRANSFER, ..Limits::default() }
+    }
+
+    fn is_read_only(&self) -> bool {
+        !self.mode.write
+    }
+
+    fn describe(&self) -> Description<'_> {
+        Description { driver: crate::DRIVER.name, filename: &self.filename }
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
+        self.meta.check_usable()?;
+        self.read_guest(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
+        self.write_guest(offset, buf)
+    }
+
+    fn write_zeroes(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
+        range.check_within(self.disk_len())?;
+        self.zero_guest(range, how)
+    }
+
+    fn discard(&self, range: ByteRange) -> Result<()> {
+        range.check_within(self.disk_len())?;
+        self.discard_guest(range)
+    }
+
+    fn flush(&self) -> Result<()> {
+        if !self.mode.write {
+            return Ok(());
+        }
+        self.meta.check_usable()?;
+        self.round_up_file()?;
+        self.meta.flush()
+    }
+
+    fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {
+        self.resize(len, prealloc)
+    }
+
+    fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {
+        range.check_within(self.disk_len())?;
+        if range.is_empty() {
+            return Err(Error::invalid("an empty range has no extent"));
+        }
+        self.meta.check_usable()?;
+        self.extent(range)
+    }
+
+    fn reserve(&self, range: ByteRange) -> Result<Option<Reservation<'_>>> {
+        range.check_within(self.disk_len())?;
+        self.reserve_guest(range)
+    }
+
+    fn allocated_len(&self) -> Result<Option<u64>> {
+        let own = self.storage.allocated_len()?;
+        let data = self.data_file.as_ref().map_or(Ok(None), |data| data.allocated_len())?;
+        Ok(own.map(|own| own + data.unwrap_or(0)))
+    }
+}
+
+impl Image for Qcow2 {
+    fn driver(&self) -> &'static FormatDriver {
+        &crate::DRIVER
+    }
+
+    fn info(&self) -> Result<ImageInfo> {
+        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots, &self.bitmaps))
+    }
+
+    fn backing(&self) -> Option<BackingRef> {
+        self.backing.clone()
+    }
+
+    fn children(&self) -> Vec<Child> {
+        let mut children = vec![Child { role: "file", device: Arc::clone(&self.storage) }];
+        children.extend(self.data_file.clone().map(|device| Child { role: "data-file", device }));
+        children
+    }
+
+    fn as_check(&self) -> Option<&dyn Check> {
+        Some(self)
+    }
+
+    fn as_compressed(&self) -> Option<&dyn CompressedClusters> {
+        Some(self)
+    }
+}
+
+impl Check for Qcow2 {
+    fn check(&self, repair: Repair, say: &mut dyn FnMut(&str), task: &Task<'_>) -> Result<CheckReport> {
+        if self.mode.write {
+            self.meta.flush()?;
+        }
+        let tables = self.meta.tables();
+        let input = CheckInput {
+            storage: &*self.storage,
+            header: &tables.header,
+            geo: self.meta.geo,
+            l1: &tables.l1,
+            reftable: &tables.reftable,
+            snapshots: &self.snapshots,
+            bitmaps: &self.bitmaps,
+            data_file: self.data_file.is_some(),
+        };
+        check::check(input, repair, say, task)
+    }
+}
+
+impl Drop for Qcow2 {
+    fn drop(&mut self) {
+        if self.mode.write && self.meta.check_usable().is_ok() {
+            let _ = self.round_up_file();
+            self.meta.close();
+        }
+    }
+}

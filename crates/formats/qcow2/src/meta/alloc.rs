@@ -1,0 +1,181 @@
+//! Finding free host clusters.
+//!
+//! First fit from the lowest place that may be free. A missing refcount block takes the free cluster that was found and
+//! counts itself; a full refcount table is made longer by the caller (see `grow`). Clusters that were freed stay counted
+//! until no stored table refers to them and no running request uses them (see `write_back`).
+
+use diskimg_core::{ByteRange, Error, ErrorKind, to_usize};
+
+use super::{Miss, State};
+use crate::geometry::Geometry;
+use crate::limits::HOST_OFFSET_END;
+
+/// A run of host clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Clusters {
+    /// Index of the first.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Clusters {
+    /// The clusters that hold `range` (not empty).
+    pub(crate) fn holding(geo: &Geometry, range: ByteRange) -> Self {
+        let first = range.start >> geo.cluster_bits;
+        let last = range.end().saturating_sub(1) >> geo.cluster_bits;
+        Self { first, count: last - first + 1 }
+    }
+
+    /// Their bytes on the host.
+    pub(crate) const fn bytes(self, geo: &Geometry) -> ByteRange {
+        geo.cluster_run(self.first, self.count)
+    }
+}
+
+/// What allocation remembers while an image is open.
+#[derive(Debug, Default)]
+pub(super) struct Allocator {
+    /// No cluster below is free.
+    pub free_index: u64,
+    /// Where the next compressed payload may go on; 0: in a new cluster.
+    pub byte_free: u64,
+    /// References dropped by tables that are not written yet.
+    pub dropped: Vec<Clusters>,
+}
+
+impl Allocator {
+    pub(super) fn became_free(&mut self, cluster: u64, geo: &Geometry) {
+        self.free_index = self.free_index.min(cluster);
+        if self.byte_free >> geo.cluster_bits == cluster {
+            self.byte_free = 0;
+        }
+    }
+
+    /// Notes that `clusters` have one reference less once the tables as they are now have been written.
+    pub(super) fn drop_later(&mut self, clusters: Clusters) {
+        match self.dropped.last_mut() {
+            Some(last) if last.first + last.count == clusters.first => last.count += clusters.count,
+            _ => self.dropped.push(clusters),
+        }
+    }
+}
+
+impl State {
+    /// Allocates the first free clusters: as many as follow each other, at least one and at most `most`.
+    pub(super) fn allocate(&mut self, most: u64) -> Result<Clusters, Miss> {
+        loop {
+            let mut from = self.alloc.free_index;
+            let first = self.next_free(&mut from);
+            // Kept also over a miss: what was passed is in use.
+            self.alloc.free_index = from;
+            let first = first?;
+            if self.ensure_refblock(first)? {
+                continue;
+            }
+            let block_end = (self.refblock_index(first) + 1) * self.geo.refblock_entries();
+            let end = block_end.min(first.saturating_add(most.max(1)));
+            let mut next = first + 1;
+            while next < end && self.refcount(next)? == 0 {
+                next += 1;
+            }
+            return self.take(Clusters { first, count: next - first });
+        }
+    }
+
+    /// Allocates exactly `count` clusters that follow each other, looking from `from` on; what was found to be in use
+    /// is passed for good.
+    pub(super) fn allocate_exactly(&mut self, count: u64, from: &mut u64) -> Result<Clusters, Miss> {
+        'again: loop {
+            *from = (*from).max(self.alloc.free_index);
+            let first = self.next_free(from)?;
+            for cluster in first + 1..first + count {
+                if self.refcount(cluster)? != 0 {
+                    *from = cluster + 1;
+                    continue 'again;
+                }
+            }
+            let mut at = first;
+            while at < first + count {
+                if self.ensure_refblock(at)? {
+                    continue 'again;
+                }
+                at = (self.refblock_index(at) + 1) * self.geo.refblock_entries();
+            }
+            return self.take(Clusters { first, count });
+        }
+    }
+
+    /// The first free cluster at or behind `from`, which moves on to it, or as far as is known.
+    fn next_free(&self, from: &mut u64) -> Result<u64, Miss> {
+        while !self.skip_used(from)? {}
+        Ok(*from)
+    }
+
+    fn take(&mut self, found: Clusters) -> Result<Clusters, Miss> {
+        if found.first == 0 {
+            return Err(Miss::Corrupt("Preventing invalid allocation of a cluster at offset 0".to_owned()));
+        }
+        if found.first + found.count > HOST_OFFSET_END >> self.geo.cluster_bits {
+            return Err(Miss::Error(Error::new(ErrorKind::Limit, "File too large")));
+        }
+        for cluster in found.first..found.first + found.count {
+            self.set_refcount(cluster, 1)?;
+        }
+        if self.alloc.free_index == found.first {
+            self.alloc.free_index = found.first + found.count;
+        }
+        Ok(found)
+    }
+
+    /// Makes sure that something counts `cluster` (free). True: its refcount block had to be made, in that very cluster.
+    fn ensure_refblock(&mut self, cluster: u64) -> Result<bool, Miss> {
+        let block = self.refblock_index(cluster);
+        if block >= self.reftable.len() {
+            return Err(Miss::Reftable(block));
+        }
+        if self.refblock_offset(block)? != 0 {
+            return Ok(false);
+        }
+        if cluster == 0 {
+            return Err(Miss::Corrupt(
+                "Preventing invalid allocation of refcount block at offset 0".to_owned(),
+            ));
+        }
+        let offset = cluster << self.geo.cluster_bits;
+        self.insert_zero_slices(super::Which::Refcounts, offset);
+        self.reftable.set(block, offset);
+        self.index.refblocks.insert(cluster);
+        self.set_refcount(cluster, 1)?;
+        Ok(true)
+    }
+
+    /// A place for a compressed payload of `len` bytes (less than a cluster): right behind the one before where it fits.
+    pub(super) fn allocate_payload(&mut self, len: u64) -> Result<u64, Miss> {
+        let geo = self.geo;
+        let at = self.alloc.byte_free;
+        let shared = at >> geo.cluster_bits;
+        let can_share = !geo.is_aligned(at) && self.refcount(shared)? < geo.max_refcount();
+        let room = geo.cluster_size() - geo.in_cluster(at);
+        let offset = if can_share && len <= room {
+            at
+        } else {
+            let new = self.allocate(1)?;
+            let new_offset = new.first << geo.cluster_bits;
+            if can_share && new.first == shared + 1 { at } else { new_offset }
+        };
+        if offset == at {
+            self.add_reference(shared)?;
+        }
+        self.alloc.byte_free = offset + len;
+        Ok(offset)
+    }
+
+    /// Adds a zeroed cluster of tables to a cache, to be written.
+    pub(super) fn insert_zero_slices(&mut self, which: super::Which, offset: u64) {
+        let (slice, cluster) = (self.geo.slice_size(), self.geo.cluster_size());
+        for at in (offset..offset + cluster).step_by(to_usize(slice)) {
+            self.cache(which).insert_new(at, vec![0; to_usize(slice)]);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What happens when an image turns out to contradict itself while it is in use.
+
+use std::sync::atomic::Ordering;
+
+use diskimg_core::driver::NoticeLevel;
+use diskimg_core::{ByteRange, Error, ErrorKind, Result, errno};
+
+use super::{Meta, Miss};
+use crate::features::CORRUPT;
+
+/// Header offset of `incompatible_features` (8 bytes).
+const INCOMPATIBLE_FIELD: u64 = 72;
+/// Header offset of `autoclear_features` (8 bytes).
+const AUTOCLEAR_FIELD: u64 = 88;
+
+impl Meta {
+    /// Reports a contradiction once; an image open for writing is marked, so that nobody writes to it any more.
+    pub(super) fn corruption(&self, text: &str) -> Error {
+        let error = Error::corrupt(format!("qcow2: {text}")).with_errno(errno::EIO);
+        if self.reported.swap(true, Ordering::AcqRel) {
+            return error;
+        }
+        let message = if self.writable {
+            format!("qcow2: Marking image as corrupt: {text}; further corruption events will be suppressed")
+        } else {
+            format!("qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed")
+        };
+        self.notices.say(NoticeLevel::Plain, &message);
+        if self.writable {
+            self.mark_corrupt();
+        }
+        error
+    }
+
+    /// Best effort: the image refuses to work from now on in any case.
+    fn mark_corrupt(&self) {
+        let mut state = self.state.write();
+        if !state.header.is_v3() {
+            return;
+        }
+        state.header.incompatible |= CORRUPT;
+        let field = state.header.incompatible.to_be_bytes();
+        drop(state);
+        if self.storage.write_at(INCOMPATIBLE_FIELD, &field).is_ok() {
+            let _ = self.storage.flush();
+        }
+    }
+
+    /// Refuses to go on with an image that was found corrupt while open for writing.
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        if self.writable && self.reported.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Poisoned, "the image is corrupt").with_errno(errno::EIO));
+        }
+        Ok(())
+    }
+
+    /// Refuses a write of guest data that would hit metadata.
+    pub(crate) fn check_overlap(&self, range: ByteRange) -> Result<()> {
+        self.look(|state| match state.overlapped(range) {
+            None => Ok(()),
+            Some(name) => {
+                Err(Miss::Corrupt(format!("Preventing invalid write on metadata (overlaps with {name})")))
+            }
+        })
+    }
+
+    /// Clears autoclear bits before the first change that what they speak for does not see.
+    pub(crate) fn clear_autoclear(&self, bits: u64) -> Result<()> {
+        let mut state = self.state.write();
+        if !state.header.is_v3() || state.header.autoclear & bits == 0 {
+            return Ok(());
+        }
+        let cleared = state.header.autoclear & !bits;
+        self.storage.write_at(AUTOCLEAR_FIELD, &cleared.to_be_bytes())?;
+        self.storage.flush()?;
+        state.header.autoclear = cleared;
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! Refcounts of host clusters (specification, "Host cluster management"): packed entries, and who holds them.
+
+use diskimg_core::{Error, to_usize};
+
+use super::{Miss, State, Which};
+use crate::entry::REFTABLE_RESERVED;
+
+/// Entry `index` of a slice of refcounts that are `1 << order` bits wide.
+pub(crate) fn read_packed(slice: &[u8], order: u32, index: usize) -> u64 {
+    let wide = |bytes: usize| {
+        let part = slice.get(index * bytes..(index + 1) * bytes).unwrap_or_default();
+        part.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    };
+    if order >= 3 {
+        return wide(1 << (order - 3));
+    }
+    let per_byte = 8 >> order;
+    let byte = slice.get(index / per_byte).copied().unwrap_or(0);
+    let shift = (index % per_byte) << order;
+    u64::from(byte >> shift) & ((1 << (1 << order)) - 1)
+}
+
+/// Sets entry `index`; bits of `value` beyond the width are dropped.
+pub(crate) fn write_packed(slice: &mut [u8], order: u32, index: usize, value: u64) {
+    if order >= 3 {
+        let bytes = 1 << (order - 3);
+        if let Some(part) = slice.get_mut(index * bytes..(index + 1) * bytes) {
+            let value = value.to_be_bytes();
+            part.copy_from_slice(value.get(8 - bytes..).unwrap_or_default());
+        }
+        return;
+    }
+    let per_byte = 8 >> order;
+    if let Some(byte) = slice.get_mut(index / per_byte) {
+        let shift = (index % per_byte) << order;
+        let mask = ((1u16 << (1 << order)) - 1) as u8;
+        let low = value.to_le_bytes().first().copied().unwrap_or(0) & mask;
+        *byte = *byte & !(mask << shift) | low << shift;
+    }
+}
+
+/// Where a cluster's refcount stands: the slice's host offset and the index in it.
+struct Place {
+    slice: u64,
+    index: usize,
+}
+
+impl State {
+    /// Index of the refcount block that counts `cluster`.
+    pub(super) fn refblock_index(&self, cluster: u64) -> u64 {
+        cluster / self.geo.refblock_entries()
+    }
+
+    /// Host offset of refcount block `block`; 0: there is none.
+    pub(super) fn refblock_offset(&self, block: u64) -> Result<u64, Miss> {
+        let offset = self.reftable.get(block) & !REFTABLE_RESERVED;
+        if self.geo.is_aligned(offset) {
+            return Ok(offset);
+        }
+        let text = format!("Refblock offset {offset:#x} unaligned (reftable index: {block:#x})");
+        Err(Miss::Corrupt(text))
+    }
+
+    fn refcount_place(&self, cluster: u64) -> Result<Option<Place>, Miss> {
+        let block = self.refblock_offset(self.refblock_index(cluster))?;
+        if block == 0 {
+            return Ok(None);
+        }
+        let per_slice = (self.geo.slice_size() * 8) >> self.geo.refcount_order;
+        let index = cluster % self.geo.refblock_entries();
+        let slice = block + index / per_slice * self.geo.slice_size();
+        Ok(Some(Place { slice, index: to_usize(index % per_slice) }))
+    }
+
+    /// The refcount of host cluster `cluster`; 0 where nothing counts it.
+    pub(super) fn refcount(&self, cluster: u64) -> Result<u64, Miss> {
+        let Some(place) = self.refcount_place(cluster)? else { return Ok(0) };
+        let slice = self.refs.get(place.slice).ok_or(Miss::Slice(Which::Refcounts, place.slice))?;
+        Ok(read_packed(slice, self.geo.refcount_order, place.index))
+    }
+
+    /// Moves `cluster` on over clusters in use, to the end of one slice of refcounts at most; true: it is free.
+    pub(super) fn skip_used(&self, cluster: &mut u64) -> Result<bool, Miss> {
+        let Some(place) = self.refcount_place(*cluster)? else { return Ok(true) };
+        let slice = self.refs.get(place.slice).ok_or(Miss::Slice(Which::Refcounts, place.slice))?;
+        let order = self.geo.refcount_order;
+        let count = (slice.len() * 8) >> order;
+        let used = (place.index..count).take_while(|index| read_packed(slice, order, *index) != 0).count();
+        *cluster += used as u64;
+        Ok(place.index + used < count)
+    }
+
+    pub(super) fn set_refcount(&mut self, cluster: u64, value: u64) -> Result<(), Miss> {
+        let Some(place) = self.refcount_place(cluster)? else {
+            return Err(Miss::Error(Error::corrupt(format!("no refcount block for host cluster {cluster}"))));
+        };
+        let order = self.geo.refcount_order;
+        let first_byte = (place.index << order) / 8;
+        let bytes = ((1usize << order) / 8).max(1);
+        let part = first_byte..first_byte + bytes;
+        let target =
+            self.refs.get_mut(place.slice, part).ok_or(Miss::Slice(Which::Refcounts, place.slice))?;
+        // Within the bytes of this entry alone.
+        write_packed(target, order, if order >= 3 { 0 } else { place.index % (8 >> order) }, value);
+        Ok(())
+    }
+
+    /// One more reference to `cluster`; false if its refcount is at its maximum.
+    pub(super) fn add_reference(&mut self, cluster: u64) -> Result<bool, Miss> {
+        let old = self.refcount(cluster)?;
+        if old >= self.geo.max_refcount() {
+            return Ok(false);
+        }
+        self.set_refcount(cluster, old + 1)?;
+        Ok(true)
+    }
+
+    /// One reference less; a cluster without any can be allocated again.
+    pub(super) fn drop_reference(&mut self, cluster: u64) -> Result<(), Miss> {
+        let old = self.refcount(cluster)?;
+        if old == 0 {
+            // The image was inconsistent before; never make a count negative.
+            return Ok(());
+        }
+        self.set_refcount(cluster, old - 1)?;
+        if old == 1 {
+            self.alloc.became_free(cluster, &self.geo);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_width_packs_and_unpacks() {
+        for order in 0..=6 {
+            let max = u64::MAX >> (64 - (1u32 << order));
+            let mut slice = vec![0; 64];
+            let count = (64 * 8) >> order;
+            for index in 0..count {
+                write_packed(
+                    &mut slice,
+                    order,
+                    index,
+                    (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) & max,
+                );
+            }
+            for index in 0..count {
+                let wanted = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) & max;
+                assert_eq!(read_packed(&slice, order, index), wanted, "order {order}, index {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn narrow_widths_start_at_the_least_significant_bits() {
+        let mut slice = [0; 1];
+        write_packed(&mut slice, 1, 0, 3);
+        write_packed(&mut slice, 1, 2, 1);
+        assert_eq!(slice, [0b0001_0011]);
+    }
+}

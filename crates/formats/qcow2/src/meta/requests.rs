@@ -1,0 +1,251 @@
+//! What the read, write, zero and resize paths ask of the metadata.
+
+use std::ops::Range;
+
+use diskimg_core::{ByteRange, Result};
+
+use super::alloc::Clusters;
+use super::{Meta, Miss, State};
+use crate::entry::{ClusterKind, L2Entry};
+use crate::header::Header;
+
+/// Clusters that were allocated for guest data.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allocated {
+    pub clusters: Clusters,
+    /// They lie behind everything that was ever written: they read as zeros.
+    pub fresh: bool,
+}
+
+/// The header and the tables that are wholly in memory.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub header: Header,
+    pub l1: Vec<u64>,
+    pub reftable: Vec<u64>,
+}
+
+/// A new entry for a guest cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewEntry {
+    /// The guest cluster.
+    pub cluster: u64,
+    pub entry: L2Entry,
+}
+
+impl State {
+    /// Notes that what `old` refers to has one reference less.
+    fn drop_entry(&mut self, old: L2Entry, data_file: bool) {
+        if data_file {
+            return;
+        }
+        let geo = self.geo;
+        match old.kind(&geo, false) {
+            ClusterKind::Unallocated | ClusterKind::ZeroPlain => {}
+            ClusterKind::Normal | ClusterKind::ZeroAllocated => {
+                self.alloc.drop_later(Clusters { first: old.offset() >> geo.cluster_bits, count: 1 });
+            }
+            ClusterKind::Compressed => {
+                let payload = old.compressed_ref(&geo);
+                self.alloc.drop_later(Clusters::holding(&geo, ByteRange::new(payload.offset, payload.len)));
+            }
+        }
+    }
+
+    /// Replaces an entry; what the old one alone referred to is dropped. Doing it again changes nothing.
+    fn replace_entry(&mut self, new: NewEntry, data_file: bool) -> Result<(), Miss> {
+        let old = self.entry(new.cluster)?;
+        if old == new.entry {
+            return Ok(());
+        }
+        self.set_entry(new.cluster, new.entry)?;
+        let compressed = |entry: L2Entry| entry.kind(&self.geo, data_file) == ClusterKind::Compressed;
+        let same_host = !compressed(old) && !compressed(new.entry) && old.offset() == new.entry.offset();
+        if !same_host {
+            self.drop_entry(old, data_file);
+        }
+        Ok(())
+    }
+}
+
+impl Meta {
+    /// The entries of guest clusters, whose L2 tables exist afterwards and belong to this image alone.
+    pub(crate) fn prepare(&self, clusters: Range<u64>) -> Result<Vec<L2Entry>> {
+        let geo = self.geo;
+        let mut at = clusters.start;
+        while at < clusters.end {
+            let offset = at << geo.cluster_bits;
+            self.change(|state| state.ensure_l2(offset))?;
+            at = (at / geo.l2_entries() + 1) * geo.l2_entries();
+        }
+        self.look(|state| state.entries(clusters.clone()))
+    }
+
+    /// The entry of guest cluster `cluster`.
+    pub(crate) fn entry(&self, cluster: u64) -> Result<L2Entry> {
+        self.look(|state| state.entry(cluster))
+    }
+
+    /// The entries of guest clusters.
+    pub(crate) fn entries(&self, clusters: Range<u64>) -> Result<Vec<L2Entry>> {
+        self.look(|state| state.entries(clusters.clone()))
+    }
+
+    /// Allocates up to `most` host clusters that follow each other.
+    pub(crate) fn allocate(&self, most: u64) -> Result<Allocated> {
+        let clusters = self.change(|state| state.allocate(most))?;
+        let fresh = clusters.bytes(&self.geo).start >= self.storage.len();
+        Ok(Allocated { clusters, fresh })
+    }
+
+    /// A place for a compressed payload of `len` bytes.
+    pub(crate) fn allocate_payload(&self, len: u64) -> Result<u64> {
+        self.change(|state| state.allocate_payload(len))
+    }
+
+    /// Gives back references to host clusters that no entry ever had.
+    pub(crate) fn give_back(&self, clusters: Clusters) {
+        self.state.write().alloc.drop_later(clusters);
+    }
+
+    /// Makes new entries visible. Their tables were prepared.
+    pub(crate) fn publish(&self, entries: &[NewEntry]) -> Result<()> {
+        let data_file = self.data_file.is_some();
+        self.change(|state| {
+            for new in entries {
+                state.ensure_l2(new.cluster << state.geo.cluster_bits)?;
+                state.replace_entry(*new, data_file)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Replaces each entry of a run of guest clusters by what `decide` makes of it (`None`: unchanged). L2 tables that
+    /// do not exist are made only if `make_tables`.
+    pub(crate) fn update_entries(
+        &self,
+        clusters: Range<u64>,
+        make_tables: bool,
+        decide: impl Fn(L2Entry) -> Option<L2Entry>,
+    ) -> Result<()> {
+        let data_file = self.data_file.is_some();
+        let mut at = clusters.start;
+        while at < clusters.end {
+            let table_end = (at / self.geo.l2_entries() + 1) * self.geo.l2_entries();
+            let end = table_end.min(clusters.end);
+            self.change(|state| {
+                let offset = at << state.geo.cluster_bits;
+                if !make_tables && state.l2_table(state.geo.l1_index(offset))?.is_none() {
+                    return Ok(());
+                }
+                for cluster in at..end {
+                    state.ensure_l2(cluster << state.geo.cluster_bits)?;
+                    if let Some(entry) = decide(state.entry(cluster)?) {
+                        state.replace_entry(NewEntry { cluster, entry }, data_file)?;
+                    }
+                }
+                Ok(())
+            })?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Drops the L2 tables from L1 index `first` on; their entries must be empty.
+    pub(crate) fn drop_l2_tables(&self, first: u64) -> Result<()> {
+        self.change(|state| {
+            for index in first..state.l1.len() {
+                let Some(table) = state.l2_table(index)? else { continue };
+                state.l1.set(index, 0);
+                state.forget_l2(table);
+                state.alloc.drop_later(Clusters { first: table >> state.geo.cluster_bits, count: 1 });
+            }
+            Ok(())
+        })
+    }
+
+    /// Gives back refcount blocks that count nothing but themselves.
+    pub(crate) fn drop_empty_refblocks(&self) -> Result<()> {
+        let blocks = self.state.read().reftable.len();
+        for block in 0..blocks {
+            self.change(|state| {
+                let offset = state.refblock_offset(block)?;
+                let own = offset >> state.geo.cluster_bits;
+                if offset == 0 || state.refblock_index(own) != block {
+                    return Ok(());
+                }
+                let first = block * state.geo.refblock_entries();
+                for cluster in first..first + state.geo.refblock_entries() {
+                    let wanted = u64::from(cluster == own);
+                    if state.refcount(cluster)? != wanted {
+                        return Ok(());
+                    }
+                }
+                state.reftable.set(block, 0);
+                state.index.refblocks.remove(&own);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The header as it is now.
+    pub(crate) fn header(&self) -> Header {
+        self.state.read().header.clone()
+    }
+
+    /// Copies of the tables as they are now.
+    pub(crate) fn tables(&self) -> Tables {
+        let state = self.state.read();
+        let (l1, reftable) = (state.l1.entries().to_vec(), state.reftable.entries().to_vec());
+        Tables { header: state.header.clone(), l1, reftable }
+    }
+
+    /// True if at least `threshold` of the first `clusters` host clusters are counted.
+    pub(crate) fn counts_at_least(&self, threshold: u64, clusters: u64) -> Result<bool> {
+        let per_block = self.geo.refblock_entries();
+        let mut counted = 0;
+        for block in 0..clusters.div_ceil(per_block) {
+            let first = block * per_block;
+            let end = clusters.min(first + per_block);
+            counted += self.look(|state| {
+                if state.refblock_offset(block)? == 0 {
+                    return Ok(0);
+                }
+                let mut here = 0;
+                for cluster in first..end {
+                    here += u64::from(state.refcount(cluster)? != 0);
+                }
+                Ok(here)
+            })?;
+            if counted >= threshold {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// First byte behind the last cluster that is counted.
+    pub(crate) fn counted_end(&self) -> Result<u64> {
+        let geo = self.geo;
+        let blocks = self.state.read().reftable.len();
+        for block in (0..blocks).rev() {
+            let first = block * geo.refblock_entries();
+            let last = self.look(|state| {
+                if state.refblock_offset(block)? == 0 {
+                    return Ok(None);
+                }
+                for cluster in (first..first + geo.refblock_entries()).rev() {
+                    if state.refcount(cluster)? != 0 {
+                        return Ok(Some(cluster));
+                    }
+                }
+                Ok(None)
+            })?;
+            if let Some(cluster) = last {
+                return Ok((cluster + 1) << geo.cluster_bits);
+            }
+        }
+        Ok(geo.cluster_size())
+    }
+}

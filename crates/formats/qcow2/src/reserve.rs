@@ -1,0 +1,141 @@
+//! Two-phase writes and compressed payloads: a place first, the entry after the bytes.
+
+use diskimg_core::{
+    ByteRange, ClusterEncoder, Codec, CompressedClusters, Error, ErrorKind, HostRef, Piece, Publish,
+    Reservation, Result, errno,
+};
+
+use crate::compress::{Encoder, codec_of};
+use crate::entry::{ClusterKind, L2Entry};
+use crate::image::Qcow2;
+use crate::meta::{Claim, Clusters, NewEntry};
+
+/// Clusters that wait to be published.
+struct Pending<'a> {
+    image: &'a Qcow2,
+    entries: Vec<NewEntry>,
+    runs: Vec<Clusters>,
+    _claim: Claim<'a>,
+}
+
+impl Publish for Pending<'_> {
+    fn commit(self: Box<Self>) -> Result<()> {
+        let result = self.image.meta.publish(&self.entries);
+        if result.is_err() {
+            self.abandon();
+        }
+        result
+    }
+
+    fn abandon(self: Box<Self>) {
+        for run in &self.runs {
+            self.image.meta.give_back(*run);
+        }
+    }
+}
+
+impl Qcow2 {
+    /// Host clusters for whole guest clusters that have none yet; `None` if some have, or `range` is not made of whole
+    /// clusters.
+    pub(crate) fn reserve_guest(&self, range: ByteRange) -> Result<Option<Reservation<'_>>> {
+        let geo = self.meta.geo;
+        let ends_well = geo.is_aligned(range.end()) || range.end() == self.disk_len();
+        if self.data_file.is_some() || !geo.is_aligned(range.start) || !ends_well || range.is_empty() {
+            return Ok(None);
+        }
+        self.before_change()?;
+        let clusters = range.start >> geo.cluster_bits..range.end().div_ceil(geo.cluster_size());
+        let claim = self.meta.inflight.claim(clusters.clone());
+        let old = self.meta.prepare(clusters.clone())?;
+        let has_none = |entry: &L2Entry| {
+            matches!(entry.kind(&geo, false), ClusterKind::Unallocated | ClusterKind::ZeroPlain)
+        };
+        if !old.iter().all(has_none) {
+            return Ok(None);
+        }
+        let mut pending =
+            Box::new(Pending { image: self, entries: Vec::new(), runs: Vec::new(), _claim: claim });
+        let mut pieces = Vec::new();
+        let mut cluster = clusters.start;
+        while cluster < clusters.end {
+            let run = match self.meta.allocate(clusters.end - cluster) {
+                Ok(run) => run,
+                Err(error) => {
+                    pending.abandon();
+                    return Err(error);
+                }
+            };
+            pending.runs.push(run.clusters);
+            let host = run.clusters.bytes(&geo);
+            let guest = geo.cluster_run(cluster, run.clusters.count);
+            let part = guest.intersect(range);
+            if !run.fresh {
+                // The rest of the disk's last cluster, which a larger disk would show.
+                self.zero_host(ByteRange::from_bounds(host.start + part.len, host.end()))?;
+            }
+            self.meta.check_overlap(host)?;
+            pieces.push(Piece { range: part, host: HostRef { device: &*self.storage, offset: host.start } });
+            for step in 0..run.clusters.count {
+                let entry = L2Entry::normal(&geo, host.start + (step << geo.cluster_bits));
+                pending.entries.push(NewEntry { cluster: cluster + step, entry });
+            }
+            cluster += run.clusters.count;
+        }
+        Ok(Some(Reservation::new(pieces, pending)))
+    }
+}
+
+impl CompressedClusters for Qcow2 {
+    fn codec(&self) -> Codec {
+        codec_of(self.compression_type).unwrap_or(Codec::Deflate)
+    }
+
+    fn cluster_len(&self) -> u64 {
+        self.meta.geo.cluster_size()
+    }
+
+    fn encoder(&self) -> Result<Box<dyn ClusterEncoder>> {
+        Ok(Box::new(Encoder::new(CompressedClusters::codec(self))?))
+    }
+
+    fn reserve_encoded(&self, offset: u64, payload_len: u64) -> Result<Reservation<'_>> {
+        let geo = self.meta.geo;
+        if self.data_file.is_some() {
+            return Err(Error::unsupported("Operation not supported"));
+        }
+        if !geo.is_aligned(offset) || payload_len == 0 || payload_len >= geo.cluster_size() {
+            return Err(Error::invalid("a compressed payload belongs to a whole cluster and is shorter"));
+        }
+        self.before_change()?;
+        let cluster = offset >> geo.cluster_bits;
+        let claim = self.meta.inflight.claim(cluster..cluster + 1);
+        let old = self.meta.prepare(cluster..cluster + 1)?.first().copied().unwrap_or_default();
+        if old.offset() != 0 || old.kind(&geo, false) == ClusterKind::Compressed {
+            return Err(Error::new(ErrorKind::Io, "Input/output error").with_errno(errno::EIO));
+        }
+        let host = self.meta.allocate_payload(payload_len)?;
+        let stored = ByteRange::new(host, payload_len);
+        let entries = vec![NewEntry { cluster, entry: L2Entry::compressed(&geo, host, payload_len) }];
+        let runs = vec![Clusters::holding(&geo, stored)];
+        let pending = Box::new(Pending { image: self, entries, runs, _claim: claim });
+        self.meta.check_overlap(stored)?;
+        self.wrote_compressed();
+        let piece = Piece {
+            range: ByteRange::new(0, payload_len),
+            host: HostRef { device: &*self.storage, offset: host },
+        };
+        Ok(Reservation::new(vec![piece], pending))
+    }
+
+    fn read_encoded(&self, offset: u64, payload: &mut Vec<u8>) -> Result<bool> {
+        let geo = self.meta.geo;
+        let _running = self.meta.epochs.enter();
+        match self.meta.entry(offset >> geo.cluster_bits)? {
+            entry if entry.kind(&geo, self.data_file.is_some()) == ClusterKind::Compressed => {
+                self.read_payload(entry, payload)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+}

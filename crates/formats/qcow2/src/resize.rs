@@ -1,0 +1,181 @@
+//! Changing the size of the disk, and allocating clusters in advance.
+//!
+//! Growing: room in the L1 table, preallocation, then the new size. Shrinking: what lies behind the new end is dropped
+//! first, then the size is stored; the host file is cut last.
+
+use diskimg_core::{ByteRange, Error, ErrorKind, Prealloc, Result, errno};
+
+use crate::entry::{ClusterKind, L2Entry};
+use crate::features;
+use crate::header::SECTOR;
+use crate::image::Qcow2;
+use crate::limits::MAX_L1_ENTRIES;
+use crate::meta::NewEntry;
+
+/// Clusters whose entries are published at a time.
+const STEP: u64 = 8192;
+
+impl Qcow2 {
+    /// Changes the disk's size to `len` bytes.
+    pub(crate) fn resize(&self, len: u64, prealloc: Prealloc) -> Result<()> {
+        let old = self.disk_len();
+        self.check_resize(len, prealloc)?;
+        self.before_change()?;
+        let geo = self.meta.geo;
+        let all = 0..(old.max(len).div_ceil(geo.cluster_size())).max(1);
+        let _claim = self.meta.inflight.claim(all);
+        if len < old {
+            return self.shrink(old, len);
+        }
+        self.meta.grow_l1(geo.l1_entries_for(len))?;
+        let raw_data = self.has_autoclear(features::RAW_DATA_FILE) && self.data_file.is_some();
+        if let Some(data) = &self.data_file {
+            let mode = if prealloc == Prealloc::Metadata { Prealloc::Off } else { prealloc };
+            data.set_len(len, mode)?;
+        }
+        if prealloc != Prealloc::Off || raw_data {
+            self.preallocate(ByteRange::from_bounds(old, len), prealloc)?;
+        }
+        self.zero_tail(old, len)?;
+        self.meta.store_size(len)?;
+        self.set_disk_len(len);
+        self.meta.flush()
+    }
+
+    fn check_resize(&self, len: u64, prealloc: Prealloc) -> Result<()> {
+        if !len.is_multiple_of(SECTOR) {
+            return Err(Error::invalid("The new size must be a multiple of 512"));
+        }
+        if self.version == 2 && self.has_snapshots() {
+            return Err(Error::unsupported("Can't resize a v2 image which has snapshots"));
+        }
+        if let Some(name) = self.inconsistent_bitmap() {
+            let text = format!("Bitmap '{name}' is inconsistent and cannot be used");
+            return Err(Error::invalid(text)
+                .with_hint("Try block-dirty-bitmap-remove to delete this bitmap from disk"));
+        }
+        if self.has_bitmaps() {
+            return Err(Error::unsupported("Resizing an image with persistent bitmaps is not supported"));
+        }
+        if len < self.disk_len() && prealloc != Prealloc::Off {
+            return Err(Error::invalid("Preallocation can't be used for shrinking an image"));
+        }
+        if self.meta.geo.l1_entries_for(len) > MAX_L1_ENTRIES {
+            return Err(Error::from_errno(errno::EFBIG).context("Failed to grow the L1 table"));
+        }
+        Ok(())
+    }
+
+    /// What stands behind the old end in its cluster must not show up.
+    fn zero_tail(&self, old: u64, len: u64) -> Result<()> {
+        let geo = &self.meta.geo;
+        if geo.is_aligned(old) || old >= len {
+            return Ok(());
+        }
+        let entry = self.meta.entry(old >> geo.cluster_bits)?;
+        match entry.kind(geo, self.data_file.is_some()) {
+            ClusterKind::Normal if entry.is_copied() => {
+                let within = geo.in_cluster(old);
+                self.zero_host(ByteRange::new(entry.offset() + within, geo.cluster_size() - within))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn shrink(&self, old: u64, len: u64) -> Result<()> {
+        let geo = self.meta.geo;
+        let clusters = geo.clusters_for(len)..geo.clusters_for(old);
+        self.meta
+            .update_entries(clusters, false, |entry| (entry != L2Entry::default()).then(L2Entry::default))?;
+        self.decompression.forget();
+        self.meta.drop_l2_tables(geo.l1_entries_for(len))?;
+        self.meta.flush()?;
+        self.meta.drop_empty_refblocks()?;
+        self.meta.store_size(len)?;
+        self.set_disk_len(len);
+        self.meta.flush()?;
+        if let Some(data) = &self.data_file {
+            data.set_len(len, Prealloc::Off)?;
+        }
+        let end = self.meta.counted_end()?;
+        if end < self.storage.len()
+            && let Err(error) = self.storage.set_len(end, Prealloc::Off)
+        {
+            self.notices.warn(&format!("Failed to truncate the tail of the image: {}", error.strerror()));
+        }
+        Ok(())
+    }
+
+    /// Gives every cluster of guest range `range` a host cluster. Tables come first, so that the clusters are one run
+    /// that the host can provide for in one go.
+    pub(crate) fn preallocate(&self, range: ByteRange, mode: Prealloc) -> Result<()> {
+        let geo = self.meta.geo;
+        let clusters = range.start >> geo.cluster_bits..range.end().div_ceil(geo.cluster_size());
+        let on_host = self.data_file.is_none() && matches!(mode, Prealloc::Falloc | Prealloc::Full);
+        if on_host {
+            let mut at = clusters.start;
+            while at < clusters.end {
+                self.meta.prepare(at..at + 1)?;
+                at = (at / geo.l2_entries() + 1) * geo.l2_entries();
+            }
+            self.meta.write_back()?;
+        }
+        let mut end = 0;
+        let mut at = clusters.start;
+        while at < clusters.end {
+            let table_end = (at / geo.l2_entries() + 1) * geo.l2_entries();
+            let step = at..clusters.end.min(at + STEP).min(table_end);
+            end = end.max(self.preallocate_step(step.clone())?);
+            at = step.end;
+        }
+        if self.data_file.is_some() {
+            return Ok(());
+        }
+        let mode = if on_host { mode } else { Prealloc::Off };
+        if end > self.storage.len() {
+            self.storage.set_len(end, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Host clusters for the guest clusters of `step` that have none; the end of the last one on the host, in bytes.
+    fn preallocate_step(&self, step: std::ops::Range<u64>) -> Result<u64> {
+        let geo = self.meta.geo;
+        let data_file = self.data_file.is_some();
+        let old = self.meta.prepare(step.clone())?;
+        let mut new = Vec::new();
+        let mut end = 0;
+        let missing = |entry: &L2Entry| {
+            matches!(entry.kind(&geo, data_file), ClusterKind::Unallocated | ClusterKind::ZeroPlain)
+        };
+        let mut want = old.iter().filter(|entry| missing(entry)).count() as u64;
+        let mut run = 0..0;
+        for (cluster, entry) in step.zip(&old) {
+            if !missing(entry) {
+                continue;
+            }
+            if data_file {
+                run = cluster..cluster + 1;
+            } else if run.is_empty() {
+                let found = self.meta.allocate(want)?;
+                if !found.fresh {
+                    self.zero_host(
+                        found.clusters.bytes(&geo).intersect(ByteRange::new(0, self.storage.len())),
+                    )?;
+                }
+                run = found.clusters.first..found.clusters.first + found.clusters.count;
+            }
+            want -= 1;
+            let Some(host) = run.next() else {
+                return Err(Error::new(ErrorKind::NoSpace, "no cluster to preallocate"));
+            };
+            let mut entry = L2Entry::normal(&geo, host << geo.cluster_bits);
+            // Reads still fall through; a subcluster is allocated when it is written.
+            entry.bitmap = if geo.extended_l2 { 0 } else { entry.bitmap };
+            end = end.max((host + 1) << geo.cluster_bits);
+            new.push(NewEntry { cluster, entry });
+        }
+        self.meta.publish(&new)?;
+        Ok(end)
+    }
+}
