@@ -81,7 +81,11 @@ impl L2Entry {
 
     /// Zeros without a host cluster (version 3).
     pub(crate) const fn zero_plain(geo: &Geometry) -> Self {
-        if geo.extended_l2 { Self { descriptor: 0, bitmap: ALL_ZERO } } else { Self { descriptor: ZERO, bitmap: 0 } }
+        if geo.extended_l2 {
+            Self { descriptor: 0, bitmap: ALL_ZERO }
+        } else {
+            Self { descriptor: ZERO, bitmap: 0 }
+        }
     }
 
     /// A compressed cluster whose payload of `len` bytes stands at `offset`.
@@ -152,7 +156,9 @@ mod tests {
     fn compressed_descriptors_go_both_ways() {
         for cluster_bits in [9, 12, 16, 21] {
             let geo = Geometry { cluster_bits, refcount_order: 4, extended_l2: false };
-            for (offset, len) in [(512, 1), (0x5_0001, 511), (0x5_01ff, 2), (0x1234_5678, geo.cluster_size() - 1)] {
+            for (offset, len) in
+                [(512, 1), (0x5_0001, 511), (0x5_01ff, 2), (0x1234_5678, geo.cluster_size() - 1)]
+            {
                 let found = L2Entry::compressed(&geo, offset, len).compressed_ref(&geo);
                 assert_eq!(found.offset, offset);
                 assert!(found.len >= len && found.len < len + COMPRESSED_SECTOR, "{found:?} for {len}");

@@ -54,8 +54,10 @@ pub(crate) struct Extensions {
     pub data_file: Option<String>,
     /// The LUKS header.
     pub crypto: Option<CryptoPointer>,
-    /// The bitmaps.
+    /// The bitmaps, if they are up to date.
     pub bitmaps: Option<BitmapsPointer>,
+    /// There were bitmaps, but a writer did not keep them up to date: they are lost, and not written again.
+    pub stale_bitmaps: bool,
     /// Others, as found.
     pub unknown: Vec<(u32, Vec<u8>)>,
 }
@@ -131,6 +133,8 @@ pub(crate) struct Rules {
     pub cluster_bits: u32,
     /// The header's encryption method.
     pub crypt_method: u32,
+    /// The bitmaps extension is up to date.
+    pub bitmaps_valid: bool,
 }
 
 /// The method number of LUKS.
@@ -160,7 +164,10 @@ pub(crate) fn parse(
             DATA_FILE => found.data_file = Some(text(extension.data)),
             FEATURE_NAMES => {}
             CRYPTO => found.crypto = Some(parse_crypto(&extension, rules)?),
-            BITMAPS => found.bitmaps = Some(parse_bitmaps(&extension, rules)?),
+            BITMAPS => {
+                found.bitmaps = parse_bitmaps(&extension, rules)?;
+                found.stale_bitmaps = found.bitmaps.is_none();
+            }
             magic => found.unknown.push((magic, extension.data.to_vec())),
         }
         Ok(())
@@ -183,13 +190,16 @@ fn parse_crypto(extension: &RawExtension<'_>, rules: &Rules) -> Result<CryptoPoi
     Ok(CryptoPointer { offset, len })
 }
 
-fn parse_bitmaps(extension: &RawExtension<'_>, rules: &Rules) -> Result<BitmapsPointer, HeaderError> {
+fn parse_bitmaps(extension: &RawExtension<'_>, rules: &Rules) -> Result<Option<BitmapsPointer>, HeaderError> {
     let mut fields = Fields::new(extension.data);
     let (Some(count), Some(reserved), Some(directory_size), Some(directory_offset), true) =
         (fields.u32_be(), fields.u32_be(), fields.u64_be(), fields.u64_be(), fields.rest().is_empty())
     else {
         return Err(HeaderError::BitmapsLength);
     };
+    if !rules.bitmaps_valid {
+        return Ok(None);
+    }
     if reserved != 0 {
         return Err(HeaderError::BitmapsReserved);
     }
@@ -205,7 +215,7 @@ fn parse_bitmaps(extension: &RawExtension<'_>, rules: &Rules) -> Result<BitmapsP
     if directory_size > MAX_BITMAP_DIRECTORY_BYTES {
         return Err(HeaderError::BitmapsDirectorySize(directory_size));
     }
-    Ok(BitmapsPointer { count, directory_size, directory_offset })
+    Ok(Some(BitmapsPointer { count, directory_size, directory_offset }))
 }
 
 /// Appends an extension, padded to eight bytes.

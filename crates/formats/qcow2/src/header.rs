@@ -22,6 +22,8 @@ pub(crate) const V2_LEN: u32 = 72;
 pub(crate) const V3_MIN_LEN: u32 = 104;
 /// Length of a version 3 header with all fields that are known, in bytes: what is written.
 pub(crate) const V3_LEN: u32 = 112;
+/// Bytes of all fields that are known.
+const KNOWN_LEN: usize = 112;
 /// Refcount order of every version 2 image.
 const V2_REFCOUNT_ORDER: u32 = 4;
 /// Smallest subcluster, in bytes.
@@ -295,21 +297,20 @@ impl RawHeader {
 /// How much of the extension area is read before it is known to be longer, in bytes.
 const FIRST_AREA_READ: u64 = 4096;
 
-/// A header whose fields and extensions are read and checked, but not yet what follows from them together.
-///
-/// Opening looks at the data file between the two steps.
+/// A header that is read step by step; opening looks at tables, options and the data file between the steps.
 #[derive(Debug)]
 pub(crate) struct Draft {
     raw: RawHeader,
+    area: Vec<u8>,
 }
 
 impl Draft {
-    /// Reads fields and extensions with the checks of opening in `mode`.
+    /// First step: the fields, with the checks of opening in `mode`.
     ///
     /// # Errors
     /// The first violation, or the storage's.
     pub(crate) fn read(storage: &dyn BlockDevice, mode: OpenMode) -> Result<Self> {
-        let mut bytes = [0; 112];
+        let mut bytes = [0; KNOWN_LEN];
         read_zero_padded(storage, 0, &mut bytes)?;
         let mut raw = RawHeader::parse(&bytes).unwrap_or(Err(HeaderError::Magic))?;
         raw.check_shape()?;
@@ -326,18 +327,27 @@ impl Draft {
         raw.header.check_features(mode)?;
         raw.header.check_tables(mode)?;
         raw.header.check_size()?;
+        Ok(Self { raw, area })
+    }
+
+    /// Second step: the extensions.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub(crate) fn parse_extensions(&mut self) -> Result<()> {
+        let header = &mut self.raw.header;
         let rules = extensions::Rules {
-            cluster_bits: raw.header.cluster_bits,
-            crypt_method: raw.header.crypt_method,
+            cluster_bits: header.cluster_bits,
+            crypt_method: header.crypt_method,
+            bitmaps_valid: header.autoclear & features::BITMAPS != 0,
         };
-        let mut raw_texts = Vec::new();
-        raw.header.extensions = extensions::parse(&area, &rules, &mut |text, bytes| {
+        let raw_texts = &mut header.raw_texts;
+        header.extensions = extensions::parse(&self.area, &rules, &mut |text, bytes| {
             if text.as_bytes() != bytes {
                 raw_texts.push((text.to_owned(), bytes.to_vec()));
             }
         })?;
-        raw.header.raw_texts = raw_texts;
-        Ok(Self { raw })
+        Ok(())
     }
 
     /// What is known so far.
@@ -345,12 +355,12 @@ impl Draft {
         &self.raw.header
     }
 
-    /// The rest: the encryption header's presence and the backing name.
+    /// Last step: the encryption header's presence and the backing name.
     ///
     /// # Errors
     /// The first violation, or the storage's.
     pub(crate) fn finish(self, storage: &dyn BlockDevice) -> Result<Header> {
-        let Self { raw: RawHeader { backing_offset, backing_len, mut header } } = self;
+        let RawHeader { backing_offset, backing_len, mut header } = self.raw;
         if header.crypt_method == CRYPT_LUKS && header.extensions.crypto.is_none() {
             return Err(HeaderError::CryptoMissing.into());
         }
@@ -378,7 +388,9 @@ impl Header {
     /// # Errors
     /// The first violation, or the storage's.
     pub(crate) fn read(storage: &dyn BlockDevice, mode: OpenMode) -> Result<Self> {
-        Draft::read(storage, mode)?.finish(storage)
+        let mut draft = Draft::read(storage, mode)?;
+        draft.parse_extensions()?;
+        draft.finish(storage)
     }
 
     /// True for version 3 and above.
@@ -439,11 +451,11 @@ impl Header {
         if !self.is_table_place(self.reftable_offset, reftable_len) {
             return Err(HeaderError::RefcountTableOffset);
         }
-        if self.snapshot_count > MAX_SNAPSHOTS {
+        // A check reports these two itself.
+        if self.snapshot_count > MAX_SNAPSHOTS && !mode.check {
             return Err(HeaderError::SnapshotCount);
         }
-        let least = u64::from(self.snapshot_count) * SNAPSHOT_HEAD_LEN;
-        if !self.is_table_place(self.snapshots_offset, least) {
+        if !self.is_snapshot_table_placed() && !mode.check {
             return Err(HeaderError::SnapshotOffset);
         }
         if u64::from(self.l1_size) > MAX_L1_ENTRIES {
@@ -456,7 +468,11 @@ impl Header {
     }
 
     fn check_size(&self) -> Result<(), HeaderError> {
-        let needed = self.geometry().l1_entries_for(self.size);
+        let geo = self.geometry();
+        let needed = geo.l1_entries_for(self.size);
+        if self.size.checked_add(geo.l2_coverage()).is_none() {
+            return Err(HeaderError::SectorCount);
+        }
         if needed > MAX_L1_INDEX {
             return Err(HeaderError::TooBig);
         }
@@ -467,6 +483,11 @@ impl Header {
             return Err(HeaderError::SectorCount);
         }
         Ok(())
+    }
+
+    /// The snapshot table can be where the header says.
+    pub(crate) fn is_snapshot_table_placed(&self) -> bool {
+        self.is_table_place(self.snapshots_offset, u64::from(self.snapshot_count) * SNAPSHOT_HEAD_LEN)
     }
 
     /// A table of `len` bytes can be at `offset`.

@@ -53,8 +53,8 @@ impl Header {
 
     fn encode_fields(&self, (backing_offset, backing_len): (u64, u32)) -> Vec<u8> {
         let mut out = Vec::with_capacity(to_usize(self.geometry().cluster_size()));
-        let mut u32_be = |out: &mut Vec<u8>, value: u32| out.extend_from_slice(&value.to_be_bytes());
-        let mut u64_be = |out: &mut Vec<u8>, value: u64| out.extend_from_slice(&value.to_be_bytes());
+        let u32_be = |out: &mut Vec<u8>, value: u32| out.extend_from_slice(&value.to_be_bytes());
+        let u64_be = |out: &mut Vec<u8>, value: u64| out.extend_from_slice(&value.to_be_bytes());
         u32_be(&mut out, MAGIC);
         u32_be(&mut out, self.version);
         u64_be(&mut out, backing_offset);

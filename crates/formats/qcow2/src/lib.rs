@@ -3,14 +3,31 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod bitmap_directory;
+mod check;
 mod compress;
+mod create;
+mod cursor;
+mod driver;
 mod entry;
 mod extensions;
 mod features;
 mod geometry;
 mod header;
 mod header_write;
+mod image;
+mod info;
 mod limits;
+mod map;
+mod measure;
+mod meta;
 mod open;
+mod options;
+mod read;
+mod reserve;
+mod resize;
 mod settings;
 mod snapshot_table;
+mod write;
+mod zero;
+
+pub use driver::DRIVER;

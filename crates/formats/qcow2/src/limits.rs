@@ -28,3 +28,9 @@ pub(crate) const MAX_BITMAP_TABLE_ENTRIES: u32 = 0x800_0000;
 pub(crate) const MAX_BACKING_NAME: u32 = 1023;
 /// First host offset that an entry can't hold, in bytes.
 pub(crate) const HOST_OFFSET_END: u64 = 1 << 56;
+/// Longest host file, in bytes: 2^63 - 1 rounded down to whole GiB.
+pub(crate) const MAX_HOST_LENGTH: u64 = 0x7fff_ffff_c000_0000;
+/// Most data of a bitmap, in bytes.
+pub(crate) const MAX_BITMAP_DATA_BYTES: u64 = 512 << 20;
+/// Longest name of a bitmap, in bytes.
+pub(crate) const MAX_BITMAP_NAME: u16 = 1023;

@@ -1,14 +1,26 @@
-//! Opening: header, options, data file and tables, in the order in which their errors are reported.
+//! Opening: header, tables, options, data file, snapshots and bitmaps, in the order in which their errors are reported.
+//!
+//! A writable open may rewrite the header once: what a writer that does not know it must clear, it clears here.
 
 use std::sync::Arc;
 
-use diskimg_core::BlockDevice;
-use diskimg_core::driver::{Notices, OpenMode};
+use diskimg_core::driver::{NoticeLevel, Notices, OpenContext, OpenMode};
+use diskimg_core::opener::{Mode, ReferenceKind};
+use diskimg_core::options::RuntimeOptions;
+use diskimg_core::{BlockDevice, Error, Image, Result, to_usize};
 
-use crate::bitmap_directory::Bitmap;
-use crate::header::Header;
+use crate::bitmap_directory::{self, Bitmap};
+use crate::cursor::check_reach;
+use crate::features;
+use crate::header::{Draft, Header};
+use crate::image::Qcow2;
 use crate::settings::Settings;
-use crate::snapshot_table::Snapshot;
+use crate::snapshot_table::{self, SnapshotTable};
+
+/// Bytes of an entry of the L1 and refcount tables.
+const ENTRY: u64 = 8;
+/// How much of a table is read at a time, in bytes.
+const TABLE_STEP: u64 = 1 << 20;
 
 /// Everything that an open image is made of.
 #[derive(Debug)]
@@ -23,8 +35,8 @@ pub(crate) struct Parts {
     pub l1: Vec<u64>,
     /// The refcount table, as stored; empty when the image is only described.
     pub reftable: Vec<u64>,
-    /// The snapshots.
-    pub snapshots: Vec<Snapshot>,
+    /// The snapshots; when a check is to come, none if the table is bad.
+    pub snapshots: SnapshotTable,
     /// The bitmaps.
     pub bitmaps: Vec<Bitmap>,
     /// What it is opened for.
@@ -35,4 +47,162 @@ pub(crate) struct Parts {
     pub notices: Notices,
     /// The displayed name.
     pub filename: String,
+}
+
+/// Opens an image.
+pub(crate) fn open(ctx: OpenContext<'_>) -> Result<Arc<dyn Image>> {
+    Ok(Arc::new(Qcow2::new(load(ctx)?)))
+}
+
+/// Reads what an open image is made of, with all checks.
+pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
+    let OpenContext { storage, filename, mode, options, opener, notices } = ctx;
+    let device = &*storage;
+    let mut draft = Draft::read(device, mode)?;
+    let place = (draft.header().l1_offset, u64::from(draft.header().l1_size));
+    let l1 = read_entries(device, place, mode).map_err(|error| error.context("Could not read L1 table"))?;
+    let settings = Settings::take(options, draft.header())?;
+    let data_reference = options.take_str("data-file")?;
+    let data_options = options.take_child("data-file");
+    let crypt_options = options.take_child("encrypt");
+    let reftable = read_reftable(device, draft.header(), mode)?;
+    draft.parse_extensions()?;
+    warn_of_stale_bitmaps(draft.header(), &notices);
+    let data_file = if mode.describe_only {
+        None
+    } else {
+        if let Some(name) = data_reference {
+            return Err(Error::invalid(format!("Cannot find device='{name}' nor node-name='{name}'")));
+        }
+        let access = Mode { write: mode.write, create: false };
+        let open = |name: &str, options| opener.open(ReferenceKind::DataFile, name, access, options);
+        open_data_file(draft.header(), data_options, open)?
+    };
+    let mut header = draft.finish(device)?;
+    check_key(&header, mode, &crypt_options)?;
+    let snapshots = read_snapshots(device, &header, mode)?;
+    let bitmaps = bitmap_directory::read(device, &header)?;
+    if mode.write && !mode.check {
+        prepare_for_writing(device, &mut header)?;
+    }
+    let filename = filename.to_owned();
+    Ok(Parts {
+        storage,
+        data_file,
+        header,
+        l1,
+        reftable,
+        snapshots,
+        bitmaps,
+        mode,
+        settings,
+        notices,
+        filename,
+    })
+}
+
+/// The entries of a table of `count` at `offset`; those behind the end of the file are 0 and cost nothing.
+fn read_entries(device: &dyn BlockDevice, (offset, count): (u64, u64), mode: OpenMode) -> Result<Vec<u64>> {
+    let len = count.saturating_mul(ENTRY);
+    if count > 0 {
+        check_reach(offset, len)?;
+    }
+    if mode.describe_only {
+        return Ok(Vec::new());
+    }
+    let there = len.min(device.len().saturating_sub(offset)) / ENTRY * ENTRY;
+    let mut entries = vec![0; to_usize(count)];
+    let mut bytes = vec![0; to_usize(there.min(TABLE_STEP))];
+    for (index, part) in entries.chunks_mut(to_usize(TABLE_STEP / ENTRY)).enumerate() {
+        let at = index as u64 * TABLE_STEP;
+        let Some(bytes) = bytes.get_mut(..to_usize(there.saturating_sub(at).min(TABLE_STEP))) else { break };
+        if bytes.is_empty() {
+            break;
+        }
+        device.read_at(offset + at, bytes)?;
+        for (entry, bytes) in part.iter_mut().zip(bytes.as_chunks().0) {
+            *entry = u64::from_be_bytes(*bytes);
+        }
+    }
+    Ok(entries)
+}
+
+fn read_reftable(device: &dyn BlockDevice, header: &Header, mode: OpenMode) -> Result<Vec<u64>> {
+    let count = (u64::from(header.reftable_clusters) << header.cluster_bits) / ENTRY;
+    read_entries(device, (header.reftable_offset, count), mode)
+        .map_err(|error| error.context("Could not initialize refcount handling"))
+}
+
+/// Says that bitmaps are lost.
+fn warn_of_stale_bitmaps(header: &Header, notices: &Notices) {
+    if !header.extensions.stale_bitmaps {
+        return;
+    }
+    notices.warn(if header.is_v3() {
+        "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent"
+    } else {
+        "This qcow2 v2 image contains bitmaps, but they may have been modified by a program without persistent \
+         bitmap support; so now they must all be considered inconsistent"
+    });
+    notices.say(
+        NoticeLevel::Plain,
+        "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.",
+    );
+}
+
+fn open_data_file(
+    header: &Header,
+    options: RuntimeOptions,
+    open: impl FnOnce(&str, RuntimeOptions) -> Result<Arc<dyn BlockDevice>>,
+) -> Result<Option<Arc<dyn BlockDevice>>> {
+    if !header.has_data_file() {
+        if !options.is_empty() {
+            return Err(Error::invalid("'data-file' can only be set for images with an external data file"));
+        }
+        if header.autoclear & features::RAW_DATA_FILE != 0 {
+            return Err(Error::corrupt("data-file-raw requires a data file"));
+        }
+        return Ok(None);
+    }
+    let name = header.extensions.data_file.as_deref().unwrap_or_default();
+    if name.is_empty() && options.is_empty() {
+        return Err(Error::invalid("'data-file' is required for this image"));
+    }
+    open(name, options).map(Some)
+}
+
+/// An encrypted image can only be described: nothing of it is decrypted yet, and nothing is returned undecrypted.
+fn check_key(header: &Header, mode: OpenMode, options: &RuntimeOptions) -> Result<()> {
+    if header.crypt_method == 0 || mode.describe_only {
+        return Ok(());
+    }
+    if options.get("key-secret").is_none() {
+        return Err(Error::invalid("Parameter 'encrypt.key-secret' is required for cipher"));
+    }
+    let format = crate::settings::CRYPT_FORMATS.get(to_usize(header.crypt_method.into())).unwrap_or(&"?");
+    Err(Error::unsupported(format!("qcow2 images with '{format}' encryption are not supported")))
+}
+
+fn read_snapshots(device: &dyn BlockDevice, header: &Header, mode: OpenMode) -> Result<SnapshotTable> {
+    match snapshot_table::read(device, header) {
+        Err(_) if mode.check => Ok(SnapshotTable::default()),
+        result => result,
+    }
+}
+
+/// What a writer owes the image before anything else.
+fn prepare_for_writing(device: &dyn BlockDevice, header: &mut Header) -> Result<()> {
+    if header.incompatible & features::DIRTY != 0 {
+        return Err(Error::corrupt(
+            "The image was not closed cleanly and must be repaired before it is written to",
+        )
+        .with_hint("Its reference counts can be repaired with qemu-img check -r all"));
+    }
+    let known = header.autoclear & features::KNOWN_AUTOCLEAR;
+    if known != header.autoclear || header.extensions.stale_bitmaps {
+        header.autoclear = known;
+        header.extensions.stale_bitmaps = false;
+        header.write_to(device)?;
+    }
+    Ok(())
 }

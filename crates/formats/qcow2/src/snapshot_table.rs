@@ -3,8 +3,9 @@
 //! An ordinary open reads it strictly. A repair reads it leniently: what exceeds a limit is dropped and counted, so that
 //! the table can be written anew.
 
-use diskimg_core::{BlockDevice, Error, Fields, Result, SnapshotInfo, len_u64, read_zero_padded, to_usize};
+use diskimg_core::{BlockDevice, Error, Fields, Result, SnapshotInfo, to_usize};
 
+use crate::cursor::TableCursor;
 use crate::header::{Header, SNAPSHOT_HEAD_LEN};
 use crate::limits::{MAX_SNAPSHOT_EXTRA, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS};
 
@@ -20,8 +21,6 @@ const SHOWN_ID: usize = 127;
 const SHOWN_NAME: usize = 255;
 /// Stands for "not recorded".
 const NO_ICOUNT: u64 = u64::MAX;
-/// How much of the table is read at a time, in bytes.
-const READ_AHEAD: u64 = 64 << 10;
 
 /// A snapshot as the table has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +60,12 @@ impl Snapshot {
     /// The name as shown.
     pub(crate) fn shown_name(&self) -> String {
         shown(&self.name, SHOWN_NAME)
+    }
+
+    /// Bytes of its entry, without padding.
+    fn entry_len(&self) -> u64 {
+        let texts = self.id.len() + self.name.len();
+        SNAPSHOT_HEAD_LEN + u64::from(self.extra_len) + texts as u64
     }
 
     /// What `info` tells of it.
@@ -115,11 +120,10 @@ fn read_table(storage: &dyn BlockDevice, header: &Header, lenient: bool) -> Resu
     let mut table = SnapshotTable::default();
     let count = header.snapshot_count.min(MAX_SNAPSHOTS);
     table.overhanging = header.snapshot_count - count;
-    let mut reader =
-        Reader { storage, start: header.snapshots_offset, at: 0, window: Vec::new(), window_at: 0 };
+    let mut reader = TableCursor::new(storage, header.snapshots_offset);
     for index in 0..count {
         let (snapshot, stored_extra) = read_entry(&mut reader, header, lenient, index)?;
-        if reader.at > MAX_SNAPSHOT_TABLE_BYTES {
+        if reader.position() > MAX_SNAPSHOT_TABLE_BYTES {
             if lenient {
                 table.overhanging = header.snapshot_count - index;
                 break;
@@ -129,7 +133,7 @@ fn read_table(storage: &dyn BlockDevice, header: &Header, lenient: bool) -> Resu
         if stored_extra > MAX_SNAPSHOT_EXTRA {
             table.cut_extra.push((to_usize(index.into()), stored_extra));
         }
-        table.len = reader.at;
+        table.len = reader.position();
         table.snapshots.push(snapshot);
     }
     Ok(table)
@@ -148,13 +152,14 @@ fn too_much_extra(index: u32) -> Error {
 
 /// One entry, and the length of its extra data before it was cut.
 fn read_entry(
-    reader: &mut Reader<'_>,
+    reader: &mut TableCursor<'_>,
     header: &Header,
     lenient: bool,
     index: u32,
 ) -> Result<(Snapshot, u32)> {
-    reader.at = reader.at.next_multiple_of(ENTRY_ALIGN);
-    let head = reader.take(SNAPSHOT_HEAD_LEN)?;
+    let unreadable = |error: Error| error.context("Failed to read snapshot table");
+    reader.align(ENTRY_ALIGN);
+    let head = reader.take(SNAPSHOT_HEAD_LEN).map_err(unreadable)?;
     let Some((mut snapshot, id_len, name_len)) = parse_head(&head) else {
         return Err(Error::corrupt("Snapshot table entry is cut short"));
     };
@@ -162,8 +167,8 @@ fn read_entry(
     if stored_extra > MAX_SNAPSHOT_EXTRA && !lenient {
         return Err(too_much_extra(index));
     }
-    let extra = reader.take(stored_extra.min(MAX_SNAPSHOT_EXTRA).into())?;
-    reader.at += u64::from(stored_extra.saturating_sub(MAX_SNAPSHOT_EXTRA));
+    let extra = reader.take(stored_extra.min(MAX_SNAPSHOT_EXTRA).into()).map_err(unreadable)?;
+    reader.skip(stored_extra.saturating_sub(MAX_SNAPSHOT_EXTRA).into());
     let mut fields = Fields::new(&extra);
     if let Some(vm_state_size) = fields.u64_be() {
         snapshot.vm_state_size = vm_state_size;
@@ -174,8 +179,8 @@ fn read_entry(
         snapshot.unknown_extra = fields.rest().to_vec();
     }
     snapshot.extra_len = stored_extra.min(MAX_SNAPSHOT_EXTRA);
-    snapshot.id = reader.take(id_len.into())?;
-    snapshot.name = reader.take(name_len.into())?;
+    snapshot.id = reader.take(id_len.into()).map_err(unreadable)?;
+    snapshot.name = reader.take(name_len.into()).map_err(unreadable)?;
     Ok((snapshot, stored_extra))
 }
 
@@ -196,32 +201,7 @@ fn parse_head(bytes: &[u8]) -> Option<(Snapshot, u16, u16)> {
     Some((snapshot, id_len, name_len))
 }
 
-/// Reads along the table with few requests and little memory, whatever the entries claim.
-struct Reader<'a> {
-    storage: &'a dyn BlockDevice,
-    /// Host offset of the table.
-    start: u64,
-    /// Bytes taken so far.
-    at: u64,
-    /// Bytes of the table from `window_at` on.
-    window: Vec<u8>,
-    window_at: u64,
-}
-
-impl Reader<'_> {
-    /// The next `len` bytes (at most 64 KiB). What lies behind the end of the file is zeros.
-    fn take(&mut self, len: u64) -> Result<Vec<u8>> {
-        let from = self.at.checked_sub(self.window_at);
-        let there = from.is_some_and(|from| from + len <= len_u64(&self.window));
-        if !there {
-            self.window.resize(to_usize(READ_AHEAD.max(len)), 0);
-            self.window_at = self.at;
-            let offset = self.start.saturating_add(self.at);
-            read_zero_padded(self.storage, offset, &mut self.window)?;
-        }
-        let from = to_usize(self.at - self.window_at);
-        let bytes = self.window.get(from..from + to_usize(len)).unwrap_or_default().to_vec();
-        self.at += len;
-        Ok(bytes)
-    }
+/// Bytes of a table of `snapshots`, as stored.
+pub(crate) fn table_len(snapshots: &[Snapshot]) -> u64 {
+    snapshots.iter().fold(0, |at: u64, snapshot| at.next_multiple_of(ENTRY_ALIGN) + snapshot.entry_len())
 }
