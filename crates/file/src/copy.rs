@@ -3,10 +3,11 @@
 //!
 //! Used by [`crate::FileDevice`] alone.
 
-use diskimg_core::{BlockDevice, HostRef, Result, to_usize};
+use diskimg_core::{BlockDevice, HostRef, Result, align_down, to_usize};
 use rustix::io::Errno;
 
 use crate::device::{FileDevice, FileKind};
+use crate::direct::Direct;
 use crate::errors::from_os;
 
 /// Bytes that one call may copy: the kernel is not interrupted while it copies.
@@ -21,6 +22,13 @@ pub(crate) fn copy_from(target: &FileDevice, offset: u64, source: HostRef<'_>, l
         return Ok(0);
     }
     let len = len.min(from.len().saturating_sub(source.offset));
+    // Past the page cache the kernel moves whole blocks only, and can fail half-way with others.
+    let block =
+        [from, target].iter().filter_map(|file| file.direct.as_ref()).map(Direct::block).max().unwrap_or(1);
+    let len = align_down(len, block);
+    if !offset.is_multiple_of(block) || !source.offset.is_multiple_of(block) {
+        return Ok(0);
+    }
     let _shape = target.share_shape(offset.saturating_add(len));
     let mut copied = 0;
     while copied < len {

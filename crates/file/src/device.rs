@@ -182,10 +182,8 @@ impl BlockDevice for FileDevice {
         if buf.is_empty() {
             return Ok(());
         }
-        if let Some(direct) = &self.direct {
-            if !direct.takes(offset, range.len) {
-                return direct.rewrite(self, offset, buf);
-            }
+        if let Some(direct) = self.direct.as_ref().filter(|direct| !direct.takes(offset, range.len)) {
+            return direct.rewrite(self, offset, buf);
         }
         let _shape = self.share_shape(range.end());
         let done = match &self.direct {

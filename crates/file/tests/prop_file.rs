@@ -1,4 +1,6 @@
 //! Random operations on a host file, through the page cache and past it, against a flat `Vec<u8>`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
 
 use diskimg_core::protocol::CacheMode;
 use diskimg_core::{BlockDevice, ByteRange, ErrorKind, ExtentFlags, HostRef, Prealloc, ZeroMode};
@@ -162,8 +164,6 @@ fn run(cache: CacheMode, ops: &[Op], reads: &[(u64, u64)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
-
     #[test]
     fn a_file_behaves_like_a_vector(
         ops in proptest::collection::vec(operation(), 1..25),

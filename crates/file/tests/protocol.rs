@@ -1,4 +1,6 @@
 //! Opening and creating by protocol: names, options, locks, and the texts of refusals.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
 
 use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
