@@ -126,6 +126,8 @@ pub struct MeasureInput<'a> {
     pub options: &'a ParsedOptions,
     /// What would be converted (as the guest sees it, the whole chain); `None`: only a size is known.
     pub source: Option<&'a dyn BlockDevice>,
+    /// Its top layer, for what the new image would take over besides the bytes.
+    pub source_image: Option<&'a dyn Image>,
 }
 
 bitflags::bitflags! {

@@ -14,7 +14,7 @@ use crate::extensions::Extensions;
 use crate::header::{Header, V2_LEN, V3_LEN};
 use crate::image::Qcow2;
 use crate::open::Parts;
-use crate::options::{OPTIONS, Wanted};
+use crate::options::{OPTIONS, Wanted, needs_key};
 use crate::settings::Settings;
 use crate::snapshot_table::SnapshotTable;
 
@@ -28,17 +28,15 @@ const FILE_PREFIX: &str = "file:";
 /// # Errors
 /// `InvalidArg`, `Limit` or `Unsupported`, with the wording that users of the format know.
 pub(crate) fn validate(options: &ParsedOptions) -> Result<()> {
-    let foreign = OPTIONS.iter().find(|spec| !spec.usage.contains(OptUse::CREATE) && options.is_given(spec.name));
+    let foreign =
+        OPTIONS.iter().find(|spec| !spec.usage.contains(OptUse::CREATE) && options.is_given(spec.name));
     if let Some(spec) = foreign {
         return Err(Error::invalid(format!("Invalid parameter '{}'", spec.name)));
     }
     let wanted = Wanted::parse(options)?;
     fresh_header(&wanted).encode().map_err(|error| backing_error(&wanted, error))?;
     if wanted.crypt_method != 0 {
-        if options.get_str("encrypt.key-secret").is_none() {
-            return Err(Error::invalid("Parameter 'encrypt.key-secret' is required for cipher"));
-        }
-        return Err(Error::unsupported("Creating encrypted qcow2 images is not supported"));
+        return needs_key(options);
     }
     Ok(())
 }

@@ -20,8 +20,6 @@ pub(crate) const FEATURE_NAMES: u32 = 0x6803_f857;
 /// Where the bitmap directory is.
 pub(crate) const BITMAPS: u32 = 0x2385_2875;
 
-/// Bytes of an extension's own header.
-const HEAD_LEN: u64 = 8;
 /// A backing format of this length (bytes) or more is refused.
 const BACKING_FORMAT_END: u32 = 16;
 
@@ -227,6 +225,3 @@ pub(crate) fn push(out: &mut Vec<u8>, magic: u32, data: &[u8]) {
     out.extend_from_slice(data);
     out.resize(out.len().next_multiple_of(8), 0);
 }
-
-/// Bytes that the end marker takes.
-pub(crate) const END_LEN: u64 = HEAD_LEN;

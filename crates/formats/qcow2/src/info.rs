@@ -28,10 +28,8 @@ pub(crate) fn image_info(header: &Header, snapshots: &[Snapshot], bitmaps: &[Bit
 fn specific(header: &Header, bitmaps: &[Bitmap]) -> Vec<(&'static str, InfoValue)> {
     let v3 = header.is_v3();
     let compression = COMPRESSION_NAMES.get(usize::from(header.compression_type)).copied().unwrap_or("zlib");
-    let mut values: Vec<(&'static str, InfoValue)> = vec![
-        ("compat", if v3 { "1.1" } else { "0.10" }.into()),
-        ("compression-type", compression.into()),
-    ];
+    let mut values: Vec<(&'static str, InfoValue)> =
+        vec![("compat", if v3 { "1.1" } else { "0.10" }.into()), ("compression-type", compression.into())];
     if v3 {
         values.push(("lazy-refcounts", (header.compatible & features::LAZY_REFCOUNTS != 0).into()));
         if !bitmaps.is_empty() {

@@ -7,7 +7,9 @@ use diskimg_core::{Error, Prealloc, Result, errno};
 use crate::features;
 use crate::geometry::Geometry;
 use crate::header::SECTOR;
-use crate::limits::{MAX_CLUSTER_BITS, MAX_L1_ENTRIES, MAX_REFCOUNT_ORDER, MIN_CLUSTER_BITS, MIN_EXTENDED_L2_BITS};
+use crate::limits::{
+    MAX_CLUSTER_BITS, MAX_L1_ENTRIES, MAX_REFCOUNT_ORDER, MIN_CLUSTER_BITS, MIN_EXTENDED_L2_BITS,
+};
 
 const CREATE: OptUse = OptUse::CREATE;
 const AMEND: OptUse = OptUse::AMEND;
@@ -84,6 +86,67 @@ fn choose<T: Copy>(table: &[(&str, T)], key: &str, value: &str) -> Result<T> {
     known.ok_or_else(|| Error::invalid(format!("Parameter '{key}' does not accept value '{value}'")))
 }
 
+/// The options that the layout follows from.
+pub(crate) struct Layout;
+
+impl Layout {
+    /// The layout as asked for; what is no power of two comes out beyond all limits.
+    fn parse(options: &ParsedOptions) -> Geometry {
+        let log2 = |value: Option<u64>| value.filter(|v| v.is_power_of_two()).map_or(u32::MAX, u64::ilog2);
+        Geometry {
+            cluster_bits: log2(options.get_number("cluster_size")),
+            refcount_order: log2(options.get_number("refcount_bits")),
+            extended_l2: options.get_bool("extended_l2"),
+        }
+    }
+
+    /// The layout, with its cluster size checked.
+    ///
+    /// # Errors
+    /// `InvalidArg`.
+    pub(crate) fn parse_geometry(options: &ParsedOptions) -> Result<Geometry> {
+        let geo = Self::parse(options);
+        if !(MIN_CLUSTER_BITS..=MAX_CLUSTER_BITS).contains(&geo.cluster_bits) {
+            return Err(Error::invalid("Cluster size must be a power of two between 512 and 2048k"));
+        }
+        if geo.extended_l2 && geo.cluster_bits < MIN_EXTENDED_L2_BITS {
+            return Err(Error::invalid(format!(
+                "Extended L2 entries are only supported with cluster sizes of at least {} bytes",
+                1 << MIN_EXTENDED_L2_BITS
+            )));
+        }
+        Ok(geo)
+    }
+
+    /// Checks the refcount width; `v3` is how the option for version 3 is spelt.
+    ///
+    /// # Errors
+    /// `InvalidArg`.
+    pub(crate) fn check_refcounts(geo: &Geometry, v2: bool, v3: &str) -> Result<()> {
+        if geo.refcount_order > MAX_REFCOUNT_ORDER {
+            return Err(Error::invalid("Refcount width must be a power of two and may not exceed 64 bits"));
+        }
+        if geo.refcount_order != V2_REFCOUNT_ORDER && v2 {
+            return Err(Error::invalid(format!(
+                "Different refcount widths than 16 bits require compatibility level 1.1 or above \
+                 (use {v3} or greater)"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The refusal of encryption without a key, and of encryption at all.
+///
+/// # Errors
+/// Always: `InvalidArg` without a key, `Unsupported` with one.
+pub(crate) fn needs_key(options: &ParsedOptions) -> Result<()> {
+    if options.get_str("encrypt.key-secret").is_none() {
+        return Err(Error::invalid("Parameter 'encrypt.key-secret' is required for cipher"));
+    }
+    Err(Error::unsupported("Encrypted qcow2 images can't be created"))
+}
+
 /// What an image is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
@@ -116,7 +179,10 @@ impl Wanted {
     /// `InvalidArg` or `Limit`.
     pub(crate) fn parse(options: &ParsedOptions) -> Result<Self> {
         let wanted = Self::parse_values(options)?;
-        wanted.check_layout(options)?;
+        if wanted.geo.extended_l2 && wanted.version < 3 {
+            return Err(needs_v3("Extended L2 entries are only supported with"));
+        }
+        Layout::parse_geometry(options)?;
         if wanted.prealloc != Prealloc::Off && wanted.backing.is_some() && !wanted.geo.extended_l2 {
             return Err(Error::invalid(
                 "Backing file and preallocation can only be used at the same time if extended_l2 is on",
@@ -125,7 +191,7 @@ impl Wanted {
         if wanted.backing.is_none() && options.is_given("backing_fmt") {
             return Err(Error::invalid("Backing format cannot be used without backing file"));
         }
-        wanted.check_version(options)?;
+        wanted.check_version()?;
         wanted.check_size()?;
         Ok(wanted)
     }
@@ -134,9 +200,12 @@ impl Wanted {
     fn parse_values(options: &ParsedOptions) -> Result<Self> {
         let text = |name| options.get_str(name);
         if options.get_bool("encryption") && options.is_given("encrypt.format") {
-            return Err(Error::invalid("'encrypt.format' and its alias 'encryption' can't be used at the same time"));
+            return Err(Error::invalid(
+                "'encrypt.format' and its alias 'encryption' can't be used at the same time",
+            ));
         }
-        let version = text("compat").map_or(Ok(DEFAULT_VERSION), |level| choose(&VERSIONS, "version", &level))?;
+        let version =
+            text("compat").map_or(Ok(DEFAULT_VERSION), |level| choose(&VERSIONS, "version", &level))?;
         let crypt_method = parse_encryption(options)?;
         let prealloc = match text("preallocation") {
             Some(mode) => choose(&Prealloc::NAMES, "preallocation", &mode)?,
@@ -144,12 +213,7 @@ impl Wanted {
         };
         let compression = text("compression_type").unwrap_or_default();
         let compression_type = choose(&COMPRESSION_TYPES, "compression-type", &compression)?;
-        let log2 = |value: Option<u64>| value.filter(|v| v.is_power_of_two()).map_or(u32::MAX, u64::ilog2);
-        let geo = Geometry {
-            cluster_bits: log2(options.get_number("cluster_size")),
-            refcount_order: log2(options.get_number("refcount_bits")),
-            extended_l2: options.get_bool("extended_l2"),
-        };
+        let geo = Layout::parse(options);
         let size = options.get_number("size").unwrap_or(0);
         Ok(Self {
             version,
@@ -158,35 +222,21 @@ impl Wanted {
             prealloc,
             compression_type,
             lazy_refcounts: options.get_bool("lazy_refcounts"),
-            backing: text("backing_file").filter(|name| !name.is_empty()).map(|name| (name, text("backing_fmt"))),
+            backing: text("backing_file")
+                .filter(|name| !name.is_empty())
+                .map(|name| (name, text("backing_fmt"))),
             data_file: text("data_file"),
             data_file_raw: options.get_bool("data_file_raw"),
             crypt_method,
         })
     }
 
-    fn check_layout(&self, _options: &ParsedOptions) -> Result<()> {
-        if self.geo.extended_l2 && self.version < 3 {
-            return Err(needs_v3("Extended L2 entries are only supported with"));
-        }
-        if !(MIN_CLUSTER_BITS..=MAX_CLUSTER_BITS).contains(&self.geo.cluster_bits) {
-            return Err(Error::invalid("Cluster size must be a power of two between 512 and 2048k"));
-        }
-        if self.geo.extended_l2 && self.geo.cluster_bits < MIN_EXTENDED_L2_BITS {
-            return Err(Error::invalid(format!(
-                "Extended L2 entries are only supported with cluster sizes of at least {} bytes",
-                1 << MIN_EXTENDED_L2_BITS
-            )));
-        }
-        Ok(())
-    }
-
-    fn check_version(&self, _options: &ParsedOptions) -> Result<()> {
+    fn check_version(&self) -> Result<()> {
         let v2 = self.version < 3;
         if self.lazy_refcounts && v2 {
             return Err(needs_v3("Lazy refcounts only supported with"));
         }
-        self.check_refcounts()?;
+        Layout::check_refcounts(&self.geo, v2, "version=v3")?;
         if self.data_file_raw && self.data_file.is_none() {
             return Err(Error::invalid("data-file-raw requires data-file"));
         }
@@ -202,19 +252,6 @@ impl Wanted {
         Ok(())
     }
 
-    fn check_refcounts(&self) -> Result<()> {
-        if self.geo.refcount_order > MAX_REFCOUNT_ORDER {
-            return Err(Error::invalid("Refcount width must be a power of two and may not exceed 64 bits"));
-        }
-        if self.geo.refcount_order != V2_REFCOUNT_ORDER && self.version < 3 {
-            return Err(Error::invalid(
-                "Different refcount widths than 16 bits require compatibility level 1.1 or above \
-                 (use version=v3 or greater)",
-            ));
-        }
-        Ok(())
-    }
-
     fn check_size(&self) -> Result<()> {
         if self.geo.l1_entries_for(self.size) > MAX_L1_ENTRIES {
             return Err(Error::limit(
@@ -223,14 +260,6 @@ impl Wanted {
             .with_errno(errno::EFBIG));
         }
         Ok(())
-    }
-
-    /// What is wanted, for an estimate: the layout alone counts.
-    pub(crate) fn parse_for_measure(options: &ParsedOptions) -> Result<Self> {
-        let wanted = Self::parse_values(options)?;
-        wanted.check_layout(options)?;
-        wanted.check_refcounts()?;
-        Ok(wanted)
     }
 
     /// Incompatible feature bits of the image.

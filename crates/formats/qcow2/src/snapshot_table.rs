@@ -62,12 +62,6 @@ impl Snapshot {
         shown(&self.name, SHOWN_NAME)
     }
 
-    /// Bytes of its entry, without padding.
-    fn entry_len(&self) -> u64 {
-        let texts = self.id.len() + self.name.len();
-        SNAPSHOT_HEAD_LEN + u64::from(self.extra_len) + texts as u64
-    }
-
     /// What `info` tells of it.
     pub(crate) fn info(&self) -> SnapshotInfo {
         SnapshotInfo {
@@ -199,9 +193,4 @@ fn parse_head(bytes: &[u8]) -> Option<(Snapshot, u16, u16)> {
         ..Snapshot::default()
     };
     Some((snapshot, id_len, name_len))
-}
-
-/// Bytes of a table of `snapshots`, as stored.
-pub(crate) fn table_len(snapshots: &[Snapshot]) -> u64 {
-    snapshots.iter().fold(0, |at: u64, snapshot| at.next_multiple_of(ENTRY_ALIGN) + snapshot.entry_len())
 }
