@@ -1,2 +1,145 @@
 //! Virtual disk images: open, read, write, create, check, convert and compare.
+//!
+//! This is the crate that programs use. It brings the layers together: the central types ([`BlockDevice`],
+//! [`Image`], [`Extent`], [`Error`]), opening by name with backing chains ([`chain`]), what is done with images
+//! ([`engine`]), and the drivers that the features choose.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `file` | host files and block devices |
+//! | `raw` | the raw format |
+//! | `qcow2` | the qcow2 format, versions 2 and 3 |
+//!
+//! All are on by default. Reading and writing takes `&self` and may be done from any number of threads at once.
+//!
+//! ```
+//! # #[cfg(all(feature = "file", feature = "raw", feature = "qcow2"))]
+//! # fn main() -> diskimg::Result<()> {
+//! use diskimg::prelude::*;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("disk.qcow2");
+//! # let path = path.to_str().unwrap_or_default();
+//! diskimg::create(path, "qcow2", 64 << 20)?;
+//!
+//! let disk = diskimg::open_writable(path)?;
+//! disk.write_at(1 << 20, b"hello")?;
+//! disk.flush()?;
+//!
+//! let disk = diskimg::open(path)?;
+//! let mut buf = [0; 5];
+//! disk.read_at(1 << 20, &mut buf)?;
+//! assert_eq!(&buf, b"hello");
+//!
+//! // Which parts are stored at all?
+//! let first = disk.extent_at(ByteRange::new(0, disk.len()))?;
+//! assert!(first.is_zero() && first.len == 1 << 20);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(all(feature = "file", feature = "raw", feature = "qcow2")))]
+//! # fn main() {}
+//! ```
+//!
+//! # Images from strangers
+//!
+//! An image may name other files (a backing file, a data file). [`open`] follows such names, as `qemu-img` does. For
+//! an image that is not trusted use [`open_untrusted`], or a [`Context`] with the gate of your choice
+//! ([`chain::gate`]), and name the format rather than let it be guessed.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub use diskimg_chain as chain;
+pub use diskimg_core as core;
+pub use diskimg_engine as engine;
+
+pub use diskimg_chain::{Context, ImageSpec, Node, OpenOptions, Status};
+pub use diskimg_core::*;
+
+#[cfg(feature = "file")]
+pub use diskimg_file as file;
+
+/// What most programs need.
+pub mod prelude {
+    pub use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
+    pub use diskimg_core::{
+        BlockDevice, ByteRange, CancelToken, Cursor, Device, Error, ErrorKind, Extent, ExtentFlags, Image,
+        Prealloc, Progress, Registry, Result, Task, ZeroMode,
+    };
+    pub use diskimg_engine::{
+        CompareOptions, ConvertOptions, CreatePlan, CreateRequest, NewSize, ResizeOptions,
+    };
+}
+
+/// All formats and protocols that the features chose.
+#[must_use]
+pub fn registry() -> Registry {
+    let mut registry = Registry::new();
+    for format in FORMATS {
+        registry = registry.with_format(format);
+    }
+    for protocol in PROTOCOLS {
+        registry = registry.with_protocol(protocol);
+    }
+    registry
+}
+
+/// The formats that the features chose.
+pub const FORMATS: &[&FormatDriver] = &[
+    #[cfg(feature = "qcow2")]
+    &diskimg_qcow2::DRIVER,
+    #[cfg(feature = "raw")]
+    &diskimg_raw::DRIVER,
+];
+
+/// The protocols that the features chose.
+pub const PROTOCOLS: &[&protocol::ProtocolDriver] = &[
+    #[cfg(feature = "file")]
+    &diskimg_file::FILE,
+    #[cfg(feature = "file")]
+    &diskimg_file::HOST_DEVICE,
+    #[cfg(feature = "file")]
+    &diskimg_file::NULL_CO,
+    #[cfg(feature = "file")]
+    &diskimg_file::NULL_AIO,
+];
+
+/// [`registry`] with the permissive gate, and notices dropped.
+#[must_use]
+pub fn context() -> Context {
+    Context::new(registry())
+}
+
+/// Opens an image and its backing chain to read. The format is found by looking at it.
+///
+/// # Errors
+/// Those of [`Node::open`].
+pub fn open(name: &str) -> Result<Node> {
+    Node::open(&context(), &ImageSpec::name(name), &OpenOptions::read())
+}
+
+/// Opens an image and its backing chain to read and write.
+///
+/// # Errors
+/// Those of [`Node::open`], `Locked` among them.
+pub fn open_writable(name: &str) -> Result<Node> {
+    Node::open(&context(), &ImageSpec::name(name), &OpenOptions::write())
+}
+
+/// Opens an image of a stranger to read: no file but this one is opened, whatever the image says, and it is of
+/// that format or refused.
+///
+/// # Errors
+/// Those of [`Node::open`]; `Denied` if the image refers to another file.
+pub fn open_untrusted(name: &str, format: &str) -> Result<Node> {
+    let ctx = context().with_gate(chain::Deny);
+    Node::open(&ctx, &ImageSpec::name(name), &OpenOptions::read().with_format(Some(format)))
+}
+
+/// Makes an image of `size` bytes with the format's default options. An existing file is replaced.
+///
+/// # Errors
+/// Those of [`engine::CreatePlan`].
+pub fn create(name: &str, format: &str, size: u64) -> Result<()> {
+    let request =
+        engine::CreateRequest { filename: name, format, size: Some(size), ..engine::CreateRequest::default() };
+    engine::CreatePlan::new(&context(), &request)?.run()
+}

@@ -1,2 +1,28 @@
-//! What is done with images in diskimg: convert, compare, map, measure, check, resize, create.
+//! What is done with images in diskimg: convert, compare, map, measure, check, resize, create, describe.
+//!
+//! One module per verb. An engine takes open [`Node`](diskimg_chain::Node)s and a [`Task`](diskimg_core::Task)
+//! (progress and cancellation), returns facts as plain data, and never prints. It names no format: what a
+//! format can do it asks of the image's driver.
+//!
+//! Engines that move data start their own threads, as many as there are processors unless told otherwise, and
+//! end them before they return.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod check;
+pub mod compare;
+pub mod convert;
+pub mod create;
+pub mod info;
+pub mod map;
+pub mod measure;
+mod parallel;
+pub mod resize;
+
+pub use check::check;
+pub use compare::{CompareOptions, CompareReport, Difference, compare};
+pub use convert::{ConvertOptions, ConvertReport, convert};
+pub use create::{CreatePlan, CreateRequest};
+pub use info::{ImageReport, describe, describe_chain};
+pub use map::{MapEntry, map};
+pub use measure::measure;
+pub use resize::{NewSize, ResizeOptions, resize};

@@ -1,0 +1,161 @@
+//! Copies one or more disks into another image.
+//!
+//! The pipeline: threads claim the next runs of the sources' extents in guest order, read them (which decompresses),
+//! look for zeros, compress if asked to; then the runs are *placed* in guest order (the target says where the bytes
+//! go), written outside of that order, and made visible. So the layout of the target, and with it every byte of its
+//! file, is the same from run to run and for any number of threads; [`ConvertOptions::out_of_order`] gives that up.
+//!
+//! Holes, zero clusters and ranges that no layer holds cost a look at metadata and nothing else.
+//!
+//! Memory: each thread has two buffers in flight of at most [`UNIT`] bytes (or one cluster of the target, or
+//! `sparse_size`, if that is more), with compression a payload buffer of the same size beside each.
+
+mod encode;
+mod pipeline;
+mod place;
+mod plan;
+mod rate;
+mod source;
+#[cfg(test)]
+mod tests;
+mod zero_detect;
+
+use std::num::NonZero;
+
+use diskimg_chain::Node;
+use diskimg_core::driver::Notices;
+use diskimg_core::{BlockDevice as _, ByteRange, Error, Result, Task};
+
+use source::Sources;
+
+/// Bytes that are read and written at once.
+pub const UNIT: u64 = 1 << 20;
+
+/// The smaller unit of compression, so that the last units keep all processors busy.
+const COMPRESSED_UNIT: u64 = 256 << 10;
+
+/// The unit in which zeros are looked for where the target has no clusters: a file system's usual block.
+const BLOCK: u64 = 4096;
+
+/// How images are converted.
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct ConvertOptions {
+    /// Clusters are written compressed; the target's format must be able to.
+    pub compress: bool,
+    /// Runs of zeros of at least so many bytes become holes. 0: zeros are not looked for and everything is
+    /// written, also what the source knows to be zeros, so that the target is fully allocated.
+    pub sparse_size: u64,
+    /// The target is known to read as zeros everywhere: zeros need not be written.
+    pub target_is_zero: bool,
+    /// The target has a backing file whose contents are those of the source's own backing file (or of the
+    /// image of that name further down in the source's chain): only what lies above that is copied.
+    pub over_backing: bool,
+    /// The order of the data in the target is of no interest.
+    pub out_of_order: bool,
+    /// Threads; `None`: as many as there are processors.
+    pub workers: Option<NonZero<usize>>,
+    /// The host copies the bytes where it can; zeros are then not looked for, but those known are left out.
+    pub copy_range: bool,
+    /// What can't be read becomes zeros, with a warning.
+    pub salvage: bool,
+    /// The most bytes that are read in a second.
+    pub rate_limit: Option<NonZero<u64>>,
+    /// Where warnings of `salvage` go.
+    pub notices: Notices,
+}
+
+impl Default for ConvertOptions {
+    fn default() -> Self {
+        Self {
+            compress: false,
+            sparse_size: 4096,
+            target_is_zero: false,
+            over_backing: false,
+            out_of_order: false,
+            workers: None,
+            copy_range: false,
+            salvage: false,
+            rate_limit: None,
+            notices: Notices::default(),
+        }
+    }
+}
+
+/// What a conversion did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConvertReport {
+    /// Length of the sources together, in bytes.
+    pub total: u64,
+    /// Bytes that were written as data.
+    pub written: u64,
+    /// What could not be read and is zeros now, ascending; only with `salvage`.
+    pub unreadable: Vec<ByteRange>,
+}
+
+/// Copies the disks `sources`, one behind the other, to the start of the disk `target`, and flushes it. What lies
+/// behind them in a longer target stays as it is.
+///
+/// # Errors
+/// `InvalidArg` for options that exclude each other, for several sources over a backing file, and if the target is
+/// too short; `Unsupported` if the target can't be compressed; `error while reading at byte …` and
+/// `error while writing at byte …` with their cause; `Cancelled`. The target then holds a part of the data.
+pub fn convert(
+    sources: &[&Node],
+    target: &Node,
+    options: &ConvertOptions,
+    task: &Task<'_>,
+) -> Result<ConvertReport> {
+    let total = check(sources, target, options)?;
+    let base_depth = if options.over_backing { sources.first().map(|top| base_depth(top, target)) } else { None };
+    let sources = Sources::new(sources, base_depth);
+    let report = pipeline::run(&sources, target, options, task)?;
+    target.device().flush()?;
+    task.progress.update(total.max(1), total.max(1));
+    Ok(report)
+}
+
+/// Refuses what can't work; the length of all sources in bytes.
+fn check(sources: &[&Node], target: &Node, options: &ConvertOptions) -> Result<u64> {
+    let too_long = || Error::invalid("the images are too large together");
+    let total = sources.iter().try_fold(0u64, |sum, node| sum.checked_add(node.device().len()));
+    let total = total.ok_or_else(too_long)?;
+    if options.over_backing && sources.len() > 1 {
+        let text = "Having a backing file for the target makes no sense when concatenating multiple input images";
+        return Err(Error::invalid(text));
+    }
+    if options.copy_range && options.compress {
+        return Err(Error::invalid("Cannot enable copy offloading when -c is used"));
+    }
+    if options.copy_range && options.salvage {
+        return Err(Error::invalid("Cannot use copy offloading in salvaging mode"));
+    }
+    if options.compress && target.image().as_compressed().is_none() {
+        return Err(Error::unsupported("Compression not supported for this file format"));
+    }
+    if target.device().len() < total {
+        return Err(Error::invalid("output file is smaller than input file"));
+    }
+    Ok(total)
+}
+
+/// How many layers of `top` lie above the image that is `target`'s backing file. Where that is none of them, its
+/// contents are taken to be those of `top`'s own backing file.
+fn base_depth(top: &Node, target: &Node) -> usize {
+    let base = target.backing_name().and_then(|backing| backing.resolved);
+    let is_base = |node: &Node| base.as_deref().is_some_and(|base| same_file(base, node.filename()));
+    top.layers().position(is_base).filter(|depth| *depth > 0).unwrap_or(1)
+}
+
+fn same_file(a: &str, b: &str) -> bool {
+    let real = |name: &str| std::fs::canonicalize(name).ok();
+    a == b || real(a).is_some_and(|a| real(b) == Some(a))
+}
+
+/// True if a target of that kind, just created, reads as zeros everywhere: all but bare block devices do.
+#[must_use]
+pub fn new_image_is_zero(node: &Node) -> bool {
+    let has_clusters = node.limits().write_unit > 1 && node.image().info().is_ok_and(|info| info.cluster_size.is_some());
+    has_clusters
+        || node.image().children().first().is_none_or(|child| child.device.describe().driver != "host_device")
+}

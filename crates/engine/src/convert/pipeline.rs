@@ -1,0 +1,387 @@
+//! The threads of a conversion and the order between them.
+//!
+//! A unit of work passes through: a free buffer → claimed from the plan → read, searched for zeros, compressed →
+//! *ready* → placed, when its number is the next → written → its buffer is free again. Any thread does any step; one
+//! at a time places. A claim is made with a buffer in hand, so the unit that is next to be placed always has one, and
+//! nobody waits forever.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use diskimg_chain::Node;
+use diskimg_core::{BlockDevice as _, ByteRange, Error, ErrorKind, Result, Task, align_up, errno, strerror, to_usize};
+use diskimg_core::driver::Notices;
+use parking_lot::{Condvar, Mutex};
+
+use super::encode::Encoder;
+use super::place::Placer;
+use super::plan::{Planner, Rules, Unit};
+use super::rate::Rate;
+use super::source::Sources;
+use super::zero_detect::{ZeroRules, split};
+use super::{BLOCK, COMPRESSED_UNIT, ConvertOptions, ConvertReport, UNIT};
+use crate::parallel::{Failure, on_threads, workers};
+
+/// Buffers for each thread: one that it works on, and one that waits for its turn.
+const BUFFERS_PER_WORKER: usize = 2;
+
+/// The least that is tried on its own where reading failed, in bytes.
+const SECTOR: u64 = 512;
+
+/// A run of the target, and what comes there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    pub(super) range: ByteRange,
+    pub(super) content: Content,
+}
+
+/// What comes into a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Content {
+    /// Zeros.
+    Zeros,
+    /// Bytes of the unit's buffer, from `at` on.
+    Bytes { at: usize },
+    /// A compressed cluster: `len` bytes of the unit's payloads, from `at` on.
+    Payload { at: usize, len: usize },
+    /// What the source has there, by a copy within the host.
+    OnHost,
+}
+
+/// A unit on its way, with its buffers.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    unit: Unit,
+    pub(super) buf: Vec<u8>,
+    pub(super) payloads: Vec<u8>,
+    pub(super) segments: Vec<Segment>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    free: Vec<Box<Work>>,
+    ready: BTreeMap<u64, Box<Work>>,
+    /// The number that is placed next.
+    next: u64,
+    /// A thread is placing.
+    placing: bool,
+    /// The plan has come to its end.
+    exhausted: bool,
+}
+
+enum Step {
+    Read(Box<Work>),
+    Place(Box<Work>),
+    End,
+}
+
+struct Pipeline<'a> {
+    sources: &'a Sources<'a>,
+    placer: Placer<'a>,
+    target: &'a Node,
+    options: &'a ConvertOptions,
+    task: &'a Task<'a>,
+    zeros: Option<ZeroRules>,
+    /// Zeros that are found are left out rather than written.
+    zero_from: u64,
+    plan: Mutex<Planner<'a>>,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    failure: Failure,
+    rate: Rate,
+    done: AtomicU64,
+    written: AtomicU64,
+    unreadable: Mutex<Vec<ByteRange>>,
+}
+
+/// Copies all of `sources`.
+pub(super) fn run(
+    sources: &Sources<'_>,
+    target: &Node,
+    options: &ConvertOptions,
+    task: &Task<'_>,
+) -> Result<ConvertReport> {
+    let rules = rules(target, options);
+    let total = sources.len();
+    let count = workers(options.workers, total.div_ceil(rules.max_unit));
+    let ordered = target.image().info()?.cluster_size.is_some();
+    let zeros = (options.sparse_size > 0 && !options.copy_range).then(|| ZeroRules {
+        block: if rules.write_unit > 1 { rules.write_unit } else { BLOCK },
+        least: options.sparse_size,
+    });
+    let mut queue = Queue::default();
+    queue.free.resize_with(count * BUFFERS_PER_WORKER, Box::default);
+    let pipeline = Pipeline {
+        sources,
+        placer: Placer::new(target, sources, ordered),
+        target,
+        options,
+        task,
+        zeros,
+        zero_from: rules.zero_from,
+        plan: Mutex::new(Planner::new(sources, rules)),
+        queue: Mutex::new(queue),
+        changed: Condvar::new(),
+        failure: Failure::default(),
+        rate: Rate::new(options.rate_limit),
+        done: AtomicU64::new(0),
+        written: AtomicU64::new(0),
+        unreadable: Mutex::new(Vec::new()),
+    };
+    on_threads(count, |_| pipeline.work());
+    pipeline.failure.into_result()?;
+    let unreadable = report_unreadable(pipeline.unreadable.into_inner(), &options.notices);
+    Ok(ConvertReport { total, written: pipeline.written.into_inner(), unreadable })
+}
+
+/// Warns of each sector that could not be read, in order; joins neighbours.
+fn report_unreadable(mut sectors: Vec<ByteRange>, notices: &Notices) -> Vec<ByteRange> {
+    sectors.sort_by_key(|range| range.start);
+    let mut joined: Vec<ByteRange> = Vec::new();
+    for sector in sectors {
+        notices.warn(&format!("error while reading offset {}: {}", sector.start, strerror(errno::EIO)));
+        match joined.last_mut() {
+            Some(last) if last.end() == sector.start => last.len += sector.len,
+            _ => joined.push(sector),
+        }
+    }
+    joined
+}
+
+fn rules(target: &Node, options: &ConvertOptions) -> Rules {
+    let mut write_unit = target.limits().write_unit.max(1);
+    if options.compress
+        && let Some(clusters) = target.image().as_compressed()
+    {
+        write_unit = write_unit.max(clusters.cluster_len());
+    }
+    let usual = if options.compress { COMPRESSED_UNIT } else { UNIT };
+    let max_unit = align_up(usual.max(options.sparse_size), write_unit).unwrap_or(write_unit);
+    let backing_len = match target.backing() {
+        Some(backing) => backing.device().len(),
+        None if target.image().backing().is_some() => u64::MAX,
+        None => 0,
+    };
+    let zero_from = if options.target_is_zero { backing_len } else { u64::MAX };
+    let zero_from = align_up(zero_from, write_unit).unwrap_or(u64::MAX);
+    Rules { write_unit, max_unit, zero_from, fill: options.sparse_size == 0 && !options.copy_range }
+}
+
+impl<'a> Pipeline<'a> {
+    /// What each thread does.
+    fn work(&self) {
+        let mut encoder = None;
+        loop {
+            let (order, result) = match self.step() {
+                Step::End => break,
+                Step::Read(work) => self.read(work, &mut encoder),
+                Step::Place(work) => (work.unit.number, self.place(work)),
+            };
+            if let Err(error) = result {
+                self.failure.record(order, error);
+            }
+            self.changed.notify_all();
+        }
+        self.changed.notify_all();
+    }
+
+    /// The next thing to do: placing comes first, since others wait for it.
+    fn step(&self) -> Step {
+        let mut queue = self.queue.lock();
+        loop {
+            if self.failure.happened() {
+                return Step::End;
+            }
+            let next = queue.next;
+            if !queue.placing
+                && let Some(work) = queue.ready.remove(&next)
+            {
+                queue.placing = true;
+                return Step::Place(work);
+            }
+            if queue.exhausted {
+                // Whoever brings a unit that is still missing places it.
+                return Step::End;
+            }
+            if let Some(work) = queue.free.pop() {
+                return Step::Read(work);
+            }
+            self.changed.wait(&mut queue);
+        }
+    }
+
+    /// Claims the next unit and makes it ready; its number and how that went.
+    fn read(&self, mut work: Box<Work>, encoder: &mut Option<Encoder<'a>>) -> (u64, Result<()>) {
+        let claimed = self.plan.lock().next(&mut work.unit, self.task);
+        if let Err(error) = claimed {
+            return (u64::MAX, Err(reading(error)));
+        }
+        if work.unit.pieces.is_empty() {
+            self.advance(work.unit.span);
+            self.queue.lock().exhausted = true;
+            return (u64::MAX, Ok(()));
+        }
+        let number = work.unit.number;
+        if let Err(error) = self.prepare(&mut work, encoder) {
+            return (number, Err(error));
+        }
+        if self.placer.ordered && !self.options.out_of_order {
+            self.queue.lock().ready.insert(number, work);
+            return (number, Ok(()));
+        }
+        let placed = self.placer.place(&work).and_then(|places| self.placer.fill(&work, places));
+        self.finish(work);
+        (number, placed)
+    }
+
+    /// Places a unit whose turn it is, and writes it when the next one's turn has come.
+    fn place(&self, work: Box<Work>) -> Result<()> {
+        let places = self.placer.place(&work);
+        {
+            let mut queue = self.queue.lock();
+            queue.placing = false;
+            queue.next += 1;
+        }
+        self.changed.notify_all();
+        self.placer.fill(&work, places?)?;
+        self.finish(work);
+        Ok(())
+    }
+
+    fn finish(&self, work: Box<Work>) {
+        let is_data = |segment: &&Segment| !matches!(segment.content, Content::Zeros);
+        let written: u64 = work.segments.iter().filter(is_data).map(|segment| segment.range.len).sum();
+        self.written.fetch_add(written, Ordering::Relaxed);
+        self.advance(work.unit.span);
+        self.queue.lock().free.push(work);
+    }
+
+    fn advance(&self, span: u64) {
+        let done = self.done.fetch_add(span, Ordering::Relaxed) + span;
+        self.task.progress.update(done, self.sources.len());
+    }
+
+    /// Reads a unit, finds zeros, compresses.
+    fn prepare(&self, work: &mut Work, encoder: &mut Option<Encoder<'a>>) -> Result<()> {
+        self.rate.take(work.unit.data_len, self.task)?;
+        let Work { unit, buf, payloads, segments } = work;
+        segments.clear();
+        payloads.clear();
+        let needed = if self.options.copy_range { 0 } else { to_usize(unit.data_len) };
+        if buf.len() < needed {
+            buf.resize(needed, 0);
+        }
+        let mut at = 0;
+        for piece in &unit.pieces {
+            let range = piece.range;
+            if piece.zero {
+                segments.push(Segment { range, content: Content::Zeros });
+            } else if self.options.copy_range {
+                segments.push(Segment { range, content: Content::OnHost });
+            } else {
+                let bytes = buf.get_mut(at..at + to_usize(range.len)).unwrap_or_default();
+                self.read_bytes(range, bytes)?;
+                self.cut(range, bytes, at, payloads, segments, encoder)?;
+                at += to_usize(range.len);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_bytes(&self, range: ByteRange, bytes: &mut [u8]) -> Result<()> {
+        match self.sources.read_at(range.start, bytes) {
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            Err(_) if self.options.salvage => {
+                self.read_in_parts(range, bytes, &mut |part, _| {
+                    self.unreadable.lock().push(part);
+                    true
+                });
+                Ok(())
+            }
+            Err(error) => {
+                let mut first = Error::context(error, format!("error while reading at byte {}", range.start));
+                self.read_in_parts(range, bytes, &mut |part, error| {
+                    first = error.context(format!("error while reading at byte {}", part.start));
+                    false
+                });
+                Err(first)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Reads what can be read of `range`, in ever smaller parts; what can't be becomes zeros. `bad` is told of each
+    /// such sector, in order, and says whether to go on.
+    fn read_in_parts(&self, range: ByteRange, bytes: &mut [u8], bad: &mut dyn FnMut(ByteRange, Error) -> bool) {
+        let mut todo = vec![range];
+        while let Some(part) = todo.pop() {
+            let from = to_usize(part.start - range.start);
+            let target = bytes.get_mut(from..from + to_usize(part.len)).unwrap_or_default();
+            let Err(error) = self.sources.read_at(part.start, target) else { continue };
+            if part.len > SECTOR {
+                let half = align_up(part.len / 2, SECTOR).unwrap_or(part.len).min(part.len - 1);
+                todo.push(ByteRange::from_bounds(part.start + half, part.end()));
+                todo.push(ByteRange::new(part.start, half));
+                continue;
+            }
+            target.fill(0);
+            if !bad(part, error) {
+                return;
+            }
+        }
+    }
+
+    /// Turns the bytes of a piece into segments.
+    fn cut(
+        &self,
+        range: ByteRange,
+        bytes: &[u8],
+        at: usize,
+        payloads: &mut Vec<u8>,
+        segments: &mut Vec<Segment>,
+        encoder: &mut Option<Encoder<'a>>,
+    ) -> Result<()> {
+        let mut result = Ok(());
+        let mut emit = |run: ByteRange, zero: bool| {
+            let from = to_usize(run.start - range.start);
+            let content = if zero { Content::Zeros } else { Content::Bytes { at: at + from } };
+            let segment = Segment { range: run, content };
+            if zero {
+                let needed = ByteRange::from_bounds(run.start, run.end().min(self.zero_from));
+                if !needed.is_empty() {
+                    segments.push(Segment { range: needed, content });
+                }
+            } else if self.options.compress && result.is_ok() {
+                let plain = bytes.get(from..from + to_usize(run.len)).unwrap_or_default();
+                result = self.encode(run, plain, at + from, payloads, segments, encoder);
+            } else {
+                segments.push(segment);
+            }
+        };
+        match self.zeros {
+            Some(rules) => split(bytes, range, rules, emit),
+            None => emit(range, false),
+        }
+        result
+    }
+
+    fn encode(
+        &self,
+        range: ByteRange,
+        plain: &[u8],
+        at: usize,
+        payloads: &mut Vec<u8>,
+        segments: &mut Vec<Segment>,
+        encoder: &mut Option<Encoder<'a>>,
+    ) -> Result<()> {
+        if encoder.is_none() {
+            *encoder = self.target.image().as_compressed().map(Encoder::new).transpose()?;
+        }
+        let Some(encoder) = encoder else { return Ok(()) };
+        encoder.encode(self.sources, range, plain, at, payloads, &mut |segment| segments.push(segment))
+    }
+}
+
+fn reading(error: Error) -> Error {
+    if error.kind() == ErrorKind::Cancelled { error } else { error.context("error while reading block status") }
+}

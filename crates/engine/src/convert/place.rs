@@ -1,0 +1,170 @@
+//! Puts a unit into the target: first places for all of it, in order; then the bytes.
+
+use diskimg_chain::Node;
+use diskimg_core::{
+    BlockDevice as _, ByteRange, CompressedClusters, Device, Error, Reservation, Result, ZeroMode, to_usize,
+};
+
+use super::pipeline::{Content, Segment, Work};
+use super::source::Sources;
+
+/// Bytes that are copied at once where the host can't do it.
+const BOUNCE: u64 = 256 << 10;
+
+/// The target of a conversion.
+pub(super) struct Placer<'a> {
+    device: &'a Device,
+    compressed: Option<&'a dyn CompressedClusters>,
+    sources: &'a Sources<'a>,
+    /// Placing decides about the layout, so what has no second phase is written at once.
+    pub(super) ordered: bool,
+}
+
+/// A unit's segments with the places they got.
+pub(super) type Places<'a> = Vec<(usize, Option<Reservation<'a>>)>;
+
+impl<'a> Placer<'a> {
+    pub(super) fn new(target: &'a Node, sources: &'a Sources<'a>, ordered: bool) -> Self {
+        let compressed = target.image().as_compressed();
+        Self { device: target.device(), compressed, sources, ordered }
+    }
+
+    /// Finds places for all segments of `work`, and zeroes what is to be zeroed.
+    pub(super) fn place(&self, work: &Work) -> Result<Places<'a>> {
+        let mut places = Vec::with_capacity(work.segments.len());
+        for (index, segment) in work.segments.iter().enumerate() {
+            let placed = self.place_segment(segment).map_err(|error| at_byte(segment.range, error))?;
+            match placed {
+                Placed::Done => {}
+                Placed::Reserved(reservation) => places.push((index, Some(reservation))),
+                Placed::Nowhere if self.ordered => self.write(work, segment, None)?,
+                Placed::Nowhere => places.push((index, None)),
+            }
+        }
+        Ok(places)
+    }
+
+    fn place_segment(&self, segment: &Segment) -> Result<Placed<'a>> {
+        let reserved = match segment.content {
+            Content::Zeros => {
+                self.device.write_zeroes(segment.range, ZeroMode::MayUnmap)?;
+                return Ok(Placed::Done);
+            }
+            Content::Payload { len, .. } => match self.compressed {
+                Some(clusters) => Some(clusters.reserve_encoded(segment.range.start, to_u64(len))?),
+                None => return Err(Error::unsupported("Compression not supported for this file format")),
+            },
+            Content::Bytes { .. } | Content::OnHost => self.device.reserve(segment.range)?,
+        };
+        Ok(reserved.map_or(Placed::Nowhere, Placed::Reserved))
+    }
+
+    /// Writes the bytes to their places and makes them visible.
+    pub(super) fn fill(&self, work: &Work, places: Places<'a>) -> Result<()> {
+        for (index, reservation) in places {
+            if let Some(segment) = work.segments.get(index) {
+                self.write(work, segment, reservation)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, work: &Work, segment: &Segment, place: Option<Reservation<'a>>) -> Result<()> {
+        let written = match segment.content {
+            Content::Zeros => Ok(()),
+            Content::Bytes { at } => {
+                let bytes = slice(&work.buf, at, to_usize(segment.range.len));
+                self.write_bytes(segment.range.start, bytes, place.as_ref())
+            }
+            Content::Payload { at, len } => {
+                let payload = slice(&work.payloads, at, len);
+                place.as_ref().map_or(Ok(()), |place| place.write_at(0, payload))
+            }
+            Content::OnHost => self.copy_on_host(segment.range, place.as_ref()),
+        };
+        written.and_then(|()| place.map_or(Ok(()), Reservation::commit)).map_err(|error| at_byte(segment.range, error))
+    }
+
+    fn write_bytes(&self, offset: u64, bytes: &[u8], place: Option<&Reservation<'a>>) -> Result<()> {
+        match place {
+            Some(place) => place.write_at(offset, bytes),
+            None => self.device.write_at(offset, bytes),
+        }
+    }
+
+    /// Lets the host copy what stands somewhere as it is; reads and writes the rest.
+    fn copy_on_host(&self, range: ByteRange, place: Option<&Reservation<'a>>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end() {
+            let (host, len) = self.sources.host_at(ByteRange::from_bounds(at, range.end()))?;
+            let part = ByteRange::new(at, len);
+            let copied = match host {
+                Some(host) => self.offload(part, host, place)?,
+                None => 0,
+            };
+            self.bounce(ByteRange::from_bounds(at + copied, part.end()), place)?;
+            at = part.end();
+        }
+        Ok(())
+    }
+
+    /// Bytes from the start of `part` that the host copied.
+    fn offload(
+        &self,
+        part: ByteRange,
+        host: diskimg_core::HostRef<'_>,
+        place: Option<&Reservation<'a>>,
+    ) -> Result<u64> {
+        let Some(place) = place else { return self.device.copy_from(part.start, host, part.len) };
+        let mut copied = 0;
+        for piece in place.pieces() {
+            let common = piece.range.intersect(part);
+            if common.is_empty() {
+                continue;
+            }
+            let to = piece.host.advance(common.start - piece.range.start);
+            let from = host.advance(common.start - part.start);
+            let now = to.device.copy_from(to.offset, from, common.len)?;
+            copied += now;
+            if now < common.len {
+                break;
+            }
+        }
+        Ok(copied)
+    }
+
+    fn bounce(&self, range: ByteRange, place: Option<&Reservation<'a>>) -> Result<()> {
+        let mut buf = vec![0; to_usize(range.len.min(BOUNCE))];
+        let mut at = range.start;
+        while at < range.end() {
+            let len = to_usize(BOUNCE.min(range.end() - at));
+            let part = buf.get_mut(..len).unwrap_or_default();
+            self.sources.read_at(at, part)?;
+            self.write_bytes(at, part, place)?;
+            at += to_u64(len);
+        }
+        Ok(())
+    }
+}
+
+/// What became of a segment.
+enum Placed<'a> {
+    /// It needs nothing more.
+    Done,
+    /// It has a place.
+    Reserved(Reservation<'a>),
+    /// The target has no places to give: it is written in one phase.
+    Nowhere,
+}
+
+fn at_byte(range: ByteRange, error: Error) -> Error {
+    error.context(format!("error while writing at byte {}", range.start))
+}
+
+fn slice(buf: &[u8], at: usize, len: usize) -> &[u8] {
+    buf.get(at..at.saturating_add(len)).unwrap_or_default()
+}
+
+fn to_u64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,123 @@
+//! The disks that are copied, one behind the other, as one.
+
+use diskimg_chain::{Node, Status};
+use diskimg_core::{BlockDevice as _, ByteRange, CompressedClusters, ExtentFlags, HostRef, Result, to_usize};
+
+/// What has to be done for a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Nothing: the target's backing file has it.
+    Below,
+    /// It is known to be zeros.
+    Zero,
+    /// It has to be read.
+    Data,
+}
+
+/// The sources. Offsets are in bytes of all of them together.
+#[derive(Debug)]
+pub(super) struct Sources<'a> {
+    parts: Vec<(ByteRange, &'a Node)>,
+    /// Layers from this depth on are the target's backing file.
+    base_depth: Option<usize>,
+}
+
+impl<'a> Sources<'a> {
+    pub(super) fn new(nodes: &[&'a Node], base_depth: Option<usize>) -> Self {
+        let mut start = 0u64;
+        let mut parts = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let range = ByteRange::new(start, node.device().len());
+            start = range.end();
+            parts.push((range, *node));
+        }
+        Self { parts, base_depth }
+    }
+
+    /// Bytes of all sources.
+    pub(super) fn len(&self) -> u64 {
+        self.parts.last().map_or(0, |(range, _)| range.end())
+    }
+
+    /// The source that has byte `at`, and where it starts.
+    fn part_at(&self, at: u64) -> Option<&(ByteRange, &'a Node)> {
+        let next = self.parts.partition_point(|(range, _)| range.end() <= at);
+        self.parts.get(next).filter(|(range, _)| !range.is_empty())
+    }
+
+    /// What the chain knows of the start of `range`, with the offset that its source starts at.
+    fn status(&self, range: ByteRange) -> Result<Option<(u64, Status<'a>)>> {
+        let Some((part, node)) = self.part_at(range.start) else { return Ok(None) };
+        let within = range.intersect(*part);
+        let status = node.status(ByteRange::new(within.start - part.start, within.len))?;
+        Ok(Some((part.start, status)))
+    }
+
+    /// What has to be done for the start of `range` (not empty), and for how many bytes.
+    pub(super) fn classify(&self, range: ByteRange) -> Result<(Class, u64)> {
+        let Some((_, status)) = self.status(range)? else { return Ok((Class::Zero, range.len)) };
+        let class = if self.base_depth.is_some_and(|base| self.is_below(base, &status)) {
+            Class::Below
+        } else if status.flags.contains(ExtentFlags::ZERO) || status.flags.is_empty() {
+            Class::Zero
+        } else {
+            Class::Data
+        };
+        Ok((class, status.len.min(range.len)))
+    }
+
+    /// True if none of the layers above `base` answers for it.
+    fn is_below(&self, base: usize, status: &Status<'_>) -> bool {
+        status.depth >= base || !status.flags.contains(ExtentFlags::PRESENT)
+    }
+
+    /// Reads across the borders of sources.
+    pub(super) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let (mut at, mut rest) = (offset, buf);
+        while !rest.is_empty() {
+            let Some((part, node)) = self.part_at(at) else {
+                rest.fill(0);
+                return Ok(());
+            };
+            let room = to_usize(part.end() - at).min(rest.len());
+            let (now, later) = rest.split_at_mut(room);
+            node.device().read_at(at - part.start, now)?;
+            at += diskimg_core::len_u64(now);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Where the bytes at the start of `range` stand as they are, and how many of them.
+    pub(super) fn host_at(&self, range: ByteRange) -> Result<(Option<HostRef<'a>>, u64)> {
+        let Some((_, status)) = self.status(range)? else { return Ok((None, range.len)) };
+        let is_data = status.flags.contains(ExtentFlags::DATA) && !status.flags.contains(ExtentFlags::ZERO);
+        Ok((status.host.filter(|_| is_data), status.len.min(range.len)))
+    }
+
+    /// The payload of the compressed cluster at `range`, where a layer stores it in the way `target` does.
+    pub(super) fn payload(
+        &self,
+        range: ByteRange,
+        target: &dyn CompressedClusters,
+        payload: &mut Vec<u8>,
+    ) -> Result<bool> {
+        let Some((start, status)) = self.status(range)? else { return Ok(false) };
+        let whole = status.len >= range.len && range.len == target.cluster_len();
+        if !whole || !status.flags.contains(ExtentFlags::COMPRESSED) {
+            return Ok(false);
+        }
+        let (image, at) = (status.layer.image(), range.start - start);
+        match image.as_compressed() {
+            Some(source)
+                if source.codec() == target.codec()
+                    && source.cluster_len() == target.cluster_len()
+                    && at.is_multiple_of(source.cluster_len())
+                    && range.end() - start <= image.len() =>
+            {
+                source.read_encoded(at, payload)
+            }
+            _ => Ok(false),
+        }
+    }
+}

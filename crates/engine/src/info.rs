@@ -1,0 +1,138 @@
+//! What there is to tell of an image, as plain data: the tree that `qemu-img info` prints.
+
+use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
+use diskimg_core::{BlockDevice, Error, InfoValue, Result, SnapshotInfo, align_up};
+
+/// Sizes of files are told in whole sectors of so many bytes.
+const SECTOR: u64 = 512;
+
+/// What is told of one node: an image, or a file that holds one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImageReport {
+    /// The displayed name.
+    pub filename: String,
+    /// The format, or the protocol of a file.
+    pub format: String,
+    /// The length of the disk (for a file: of the file, up to whole sectors), in bytes.
+    pub virtual_size: u64,
+    /// Bytes taken on the host, where known.
+    pub actual_size: Option<u64>,
+    /// Bytes per cluster.
+    pub cluster_size: Option<u64>,
+    /// The contents are encrypted.
+    pub encrypted: bool,
+    /// The image as a whole is of a compressed kind.
+    pub compressed: bool,
+    /// It was not closed cleanly.
+    pub dirty: bool,
+    /// The backing file as it is named.
+    pub backing: Option<BackingReport>,
+    /// Snapshots inside.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// The format's own values in order; `None` if it has none, empty for a host file.
+    pub specific: Option<Vec<(&'static str, InfoValue)>>,
+    /// The nodes below that hold it, by role.
+    pub children: Vec<(String, ImageReport)>,
+    /// It is a protocol's device (a file), not an image in a format.
+    pub is_protocol: bool,
+}
+
+/// A backing file as an image names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackingReport {
+    /// As stored.
+    pub name: String,
+    /// What it refers to; `None` if that can't be told.
+    pub full_name: Option<String>,
+    /// Its format as stored.
+    pub format: Option<String>,
+}
+
+/// Describes the image of `node` (which may have been opened with [`OpenOptions::describe`]).
+///
+/// # Errors
+/// The host's.
+pub fn describe(node: &Node) -> Result<ImageReport> {
+    let info = node.image().info()?;
+    let backing = node.backing_name().map(|backing| BackingReport {
+        name: backing.stored,
+        full_name: backing.resolved,
+        format: backing.format,
+    });
+    let specific = if node.is_protocol() { protocol_specific(node.format()) } else { info.specific };
+    Ok(ImageReport {
+        filename: node.name().to_owned(),
+        format: node.format().to_owned(),
+        virtual_size: sectors(node.device().len()),
+        actual_size: node.device().allocated_len()?,
+        cluster_size: info.cluster_size,
+        encrypted: info.encrypted,
+        compressed: info.compressed,
+        dirty: info.dirty,
+        backing,
+        snapshots: info.snapshots,
+        specific,
+        children: describe_children(node)?,
+        is_protocol: node.is_protocol(),
+    })
+}
+
+fn describe_children(node: &Node) -> Result<Vec<(String, ImageReport)>> {
+    let mut children = Vec::new();
+    if node.is_protocol() {
+        return Ok(children);
+    }
+    for (at, child) in node.image().children().iter().enumerate() {
+        let report = match node.inside() {
+            Some(inside) if at == 0 => describe(inside)?,
+            _ => describe_file(&*child.device)?,
+        };
+        children.push((child.role.to_owned(), report));
+    }
+    Ok(children)
+}
+
+fn describe_file(device: &dyn BlockDevice) -> Result<ImageReport> {
+    let description = device.describe();
+    Ok(ImageReport {
+        filename: description.filename.to_owned(),
+        format: description.driver.to_owned(),
+        virtual_size: sectors(device.len()),
+        actual_size: device.allocated_len()?,
+        specific: protocol_specific(description.driver),
+        is_protocol: true,
+        ..ImageReport::default()
+    })
+}
+
+/// Host files have a part of their own, which is empty; other protocols have none.
+fn protocol_specific(driver: &str) -> Option<Vec<(&'static str, InfoValue)>> {
+    matches!(driver, "file" | "host_device").then(Vec::new)
+}
+
+fn sectors(len: u64) -> u64 {
+    align_up(len, SECTOR).unwrap_or(len)
+}
+
+/// Describes the image that `spec` names and all images below it, the top first. Each is opened by itself.
+///
+/// # Errors
+/// Those of opening any of them; a chain that comes back to a file (`Corrupt`, qemu-img's wording) or is too long.
+pub fn describe_chain(ctx: &Context, spec: &ImageSpec, options: &OpenOptions) -> Result<Vec<ImageReport>> {
+    let mut reports: Vec<ImageReport> = Vec::new();
+    let mut next = Some((spec.clone(), options.clone()));
+    while let Some((spec, options)) = next.take() {
+        let node = Node::open(ctx, &spec, &options)?;
+        let report = describe(&node)?;
+        let below = report.backing.as_ref().and_then(|backing| Some((backing.full_name.clone()?, backing.format.clone())));
+        if reports.iter().any(|known| known.filename == report.filename) {
+            return Err(Error::corrupt(format!("Backing file '{}' creates an infinite loop.", report.filename)));
+        }
+        if reports.len() >= diskimg_chain::MAX_CHAIN_DEPTH {
+            return Err(Error::limit("backing chain too long"));
+        }
+        reports.push(report);
+        next = below.map(|(name, format)| (ImageSpec::name(name), OpenOptions { format, ..options }));
+    }
+    Ok(reports)
+}

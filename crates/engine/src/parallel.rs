@@ -1,0 +1,65 @@
+//! What the engines that work on all processors share: how many threads, and the first failure of any of them.
+
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::available_parallelism;
+
+use diskimg_core::{Error, Result};
+use parking_lot::Mutex;
+
+/// The most threads an engine starts.
+const MAX_WORKERS: usize = 64;
+
+/// `asked` threads, or as many as there are processors; no more than there are `units` of work.
+pub(crate) fn workers(asked: Option<NonZero<usize>>, units: u64) -> usize {
+    let count = asked.or_else(|| available_parallelism().ok()).map_or(1, NonZero::get);
+    count.min(MAX_WORKERS).min(usize::try_from(units).unwrap_or(usize::MAX)).max(1)
+}
+
+/// Runs `work` on `count` threads, the caller's among them. Each is told its number.
+pub(crate) fn on_threads(count: usize, work: impl Fn(usize) + Sync) {
+    std::thread::scope(|scope| {
+        for number in 1..count {
+            let work = &work;
+            // A thread that can't be started is work for the others.
+            let _ = std::thread::Builder::new().name(format!("diskimg-{number}")).spawn_scoped(scope, move || work(number));
+        }
+        work(0);
+    });
+}
+
+/// The failure of the unit that comes first, whichever thread met it.
+#[derive(Debug, Default)]
+pub(crate) struct Failure {
+    failed: AtomicBool,
+    first: Mutex<Option<(u64, Error)>>,
+}
+
+impl Failure {
+    /// Remembers the error of unit `order`, unless an earlier unit has failed.
+    pub(crate) fn record(&self, order: u64, error: Error) {
+        let mut first = self.first.lock();
+        if first.as_ref().is_none_or(|(known, _)| order < *known) {
+            *first = Some((order, error));
+        }
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// True once anything failed: no new work is begun.
+    pub(crate) fn happened(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// The first failure as the result of the whole.
+    pub(crate) fn into_result(self) -> Result<()> {
+        self.first.into_inner().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// The same, but a failure behind `order` does not count: it would not have been met.
+    pub(crate) fn into_result_before(self, order: Option<u64>) -> Result<()> {
+        match self.first.into_inner() {
+            Some((failed, error)) if order.is_none_or(|order| failed <= order) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
