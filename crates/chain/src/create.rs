@@ -1,0 +1,104 @@
+//! [`NewFile`]: the file of an image that is being created: made, opened for writing, removed if it can't be finished.
+
+use std::sync::Arc;
+
+use diskimg_core::opener::Opener;
+use diskimg_core::options::{OptSpec, ParsedOptions, RuntimeOptions};
+use diskimg_core::protocol::{CacheMode, LockSpec, ProtocolCreate, ProtocolDriver, ProtocolOpen};
+use diskimg_core::{BlockDevice, Error, Prealloc, Result};
+
+use crate::Context;
+use crate::name::parse_protocol;
+use crate::opener::ChainOpener;
+
+/// A file that is to be created.
+#[derive(Clone, Debug)]
+pub struct NewFile {
+    ctx: Context,
+    name: String,
+    protocol: &'static ProtocolDriver,
+    /// The name without the protocol's prefix.
+    path: String,
+}
+
+impl NewFile {
+    /// The file of that name; nothing is touched yet.
+    ///
+    /// # Errors
+    /// `Unknown protocol 'x'` (also for `json:`).
+    pub fn locate(ctx: &Context, name: &str) -> Result<Self> {
+        let (protocol, path) = parse_protocol(&ctx.registry, name)?;
+        Ok(Self { ctx: ctx.clone(), name: name.to_owned(), protocol, path })
+    }
+
+    /// The name as given.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name without the protocol's prefix.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The protocol.
+    #[must_use]
+    pub fn protocol(&self) -> &'static ProtocolDriver {
+        self.protocol
+    }
+
+    /// True if the protocol can make new files.
+    #[must_use]
+    pub fn can_create(&self) -> bool {
+        self.protocol.create.is_some()
+    }
+
+    /// The protocol's own create options, shown and parsed behind those of a format.
+    #[must_use]
+    pub fn create_options(&self) -> &'static [OptSpec] {
+        self.protocol.create_options
+    }
+
+    /// Makes the file, or empties an existing one. `size` in bytes.
+    ///
+    /// # Errors
+    /// The protocol's; `Unsupported` if it can't make files.
+    pub fn create(&self, size: u64, prealloc: Prealloc, options: &ParsedOptions) -> Result<()> {
+        let Some(create) = self.protocol.create else {
+            let text = format!("Protocol driver '{}' does not support image creation", self.protocol.name);
+            return Err(Error::unsupported(text));
+        };
+        let notices = self.ctx.notices.clone();
+        create(&ProtocolCreate { filename: &self.path, size, prealloc, options, notices })
+    }
+
+    /// Opens the file, which exists, for the format's writer.
+    ///
+    /// # Errors
+    /// The protocol's; `Locked` if another process uses it.
+    pub fn open(&self) -> Result<Arc<dyn BlockDevice>> {
+        (self.protocol.open)(ProtocolOpen {
+            filename: &self.path,
+            write: true,
+            cache: CacheMode::WriteBack,
+            lock: Some(LockSpec::CREATE),
+            options: &mut RuntimeOptions::new(),
+            notices: self.ctx.notices.clone(),
+        })
+    }
+
+    /// Opens (and makes) the further files that the new image is to refer to. They are named by the user: no gate.
+    #[must_use]
+    pub fn opener(&self) -> impl Opener + use<> {
+        ChainOpener::creating(&self.ctx, &self.path)
+    }
+
+    /// Removes the half-made file; a failure to do so is of no interest.
+    pub fn remove(&self) {
+        if let Some(remove) = self.protocol.remove {
+            let _ = remove(&self.path);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! [`Storage`]: what holds an image: a protocol's device, or another image.
+
+use std::sync::Arc;
+
+use diskimg_core::options::{RuntimeOptions, RuntimeValue};
+use diskimg_core::protocol::{LockSpec, ProtocolDriver, ProtocolOpen};
+use diskimg_core::{BlockDevice, Error, Result};
+
+use crate::generic::{Generic, first_unknown, take_only_text};
+use crate::name::{DEFAULT_PROTOCOL, gate_name, parse_protocol};
+use crate::request::Request;
+use crate::shown::{Shown, ShownValue};
+use crate::{Context, Node};
+
+/// An open storage.
+#[derive(Clone, Debug)]
+pub(crate) struct Storage {
+    pub(crate) device: Arc<dyn BlockDevice>,
+    pub(crate) shown: Shown,
+    /// The file's name, if there is one.
+    pub(crate) filename: String,
+    /// The image that it is, if it is not a protocol's device.
+    pub(crate) inside: Option<Node>,
+}
+
+/// Opens what holds an image: a name with a protocol's prefix, or options with `driver` or `filename`.
+///
+/// `lock` is what a protocol's file gets; an image inside takes its own. `None`: no lock.
+pub(crate) fn open_storage(ctx: &Context, mut request: Request, lock: Option<LockSpec>) -> Result<Storage> {
+    if let Some(driver) = take_only_text(&mut request.options, "driver") {
+        return open_by_driver(ctx, &driver, request, lock);
+    }
+    if let Some(name) = request.name.take() {
+        let (protocol, filename) = parse_protocol(&ctx.registry, &name)?;
+        return open_protocol(ctx, protocol, Some(filename), request, lock);
+    }
+    if request.options.get("filename").is_none() {
+        return Err(Error::invalid("Must specify either driver or file"));
+    }
+    open_by_driver(ctx, DEFAULT_PROTOCOL, request, lock)
+}
+
+fn open_by_driver(
+    ctx: &Context,
+    driver: &str,
+    mut request: Request,
+    lock: Option<LockSpec>,
+) -> Result<Storage> {
+    if let Some(protocol) = ctx.registry.protocol(driver) {
+        let filename = request.name.take();
+        return open_protocol(ctx, protocol, filename, request, lock);
+    }
+    if ctx.registry.format(driver).is_none() {
+        return Err(unknown_driver(driver));
+    }
+    request.options.set("driver", RuntimeValue::Str(driver.to_owned()));
+    // Without a lock somebody only wants to look at the first bytes.
+    request.usage.force_share |= lock.is_none();
+    let node = crate::open::open_chain(ctx, request)?;
+    let device: Arc<dyn BlockDevice> = Arc::new(node.clone());
+    let (shown, filename) = (node.shown().clone(), node.filename().to_owned());
+    Ok(Storage { device, shown, filename, inside: Some(node) })
+}
+
+/// The error of a driver that nobody registered.
+pub(crate) fn unknown_driver(name: &str) -> Error {
+    Error::invalid(format!("Unknown driver '{name}'"))
+}
+
+/// Opens a file through its protocol. `name`: as the protocol wants it; `None`: it is in the options.
+pub(crate) fn open_protocol(
+    ctx: &Context,
+    protocol: &'static ProtocolDriver,
+    name: Option<String>,
+    mut request: Request,
+    lock: Option<LockSpec>,
+) -> Result<Storage> {
+    let generic = Generic::take(&mut request.options)?;
+    generic.check_write(request.usage.write)?;
+    let option = take_only_text(&mut request.options, "filename");
+    if name.is_some() && option.is_some() {
+        return Err(Error::invalid("Can't specify 'file' and 'filename' options at the same time"));
+    }
+    let filename = name.or(option).unwrap_or_default();
+    let given = request.options.clone();
+    request.trust.admit(ctx, &gate_name(protocol.name, &filename))?;
+    let lock = lock.map(|lock| if generic.force_share == Some(true) { LockSpec::SHARED_READ } else { lock });
+    let device = (protocol.open)(ProtocolOpen {
+        filename: &filename,
+        write: request.usage.write,
+        cache: generic.cache(request.usage.cache),
+        lock,
+        options: &mut request.options,
+        notices: ctx.notices.clone(),
+    })?;
+    if let Some(unknown) = first_unknown(&request.options) {
+        let text = format!("Block protocol '{}' doesn't support the option '{unknown}'", protocol.name);
+        return Err(Error::invalid(text));
+    }
+    let shown = show_protocol(protocol.name, &filename, &given, &*device);
+    Ok(Storage { shown, device, filename, inside: None })
+}
+
+/// A file is its name; another device is its name if no option was given, else its options.
+fn show_protocol(protocol: &str, filename: &str, given: &RuntimeOptions, device: &dyn BlockDevice) -> Shown {
+    let text = |value: &str| ShownValue::Value(RuntimeValue::Str(value.to_owned()));
+    let mut options = vec![("driver".to_owned(), text(protocol))];
+    if !filename.is_empty() {
+        options.push(("filename".to_owned(), text(filename)));
+        return Shown { plain: Some(filename.to_owned()), options };
+    }
+    options.extend(given.iter().map(|(name, value)| (name.to_owned(), ShownValue::Value(value.clone()))));
+    let described = device.describe().filename;
+    let plain = (given.is_empty() && !described.is_empty()).then(|| described.to_owned());
+    Shown { plain, options }
+}
