@@ -5,8 +5,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod context;
-mod create;
-mod gate;
+pub mod create;
+pub mod gate;
 mod generic;
 mod json;
 pub mod name;

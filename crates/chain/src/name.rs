@@ -1,15 +1,12 @@
 //! File names: protocol prefixes, and backing names relative to their overlay.
 //!
-//! Pure string work, except that the host is asked whether a name is a device.
+//! Pure string work, except that a protocol may ask the host whether a plain name is one of its own.
 
 use diskimg_core::protocol::ProtocolDriver;
 use diskimg_core::{Error, ErrorKind, Registry, Result};
 
 /// The protocol of names without a prefix.
 pub const DEFAULT_PROTOCOL: &str = "file";
-
-/// The protocol of names without a prefix that are block or character devices.
-pub const DEVICE_PROTOCOL: &str = "host_device";
 
 /// The prefix of names that are options in JSON.
 pub const JSON_PREFIX: &str = "json:";
@@ -34,8 +31,7 @@ pub fn protocol_of(name: &str) -> Option<&str> {
 /// `Unknown protocol 'x'`.
 pub fn parse_protocol(registry: &Registry, name: &str) -> Result<(&'static ProtocolDriver, String)> {
     let Some(scheme) = protocol_of(name) else {
-        let device = registry.protocol(DEVICE_PROTOCOL).filter(|_| is_device(name));
-        let driver = device.or_else(|| registry.protocol(DEFAULT_PROTOCOL));
+        let driver = registry.protocol_of_plain_name(name);
         return Ok((driver.ok_or_else(|| unknown_protocol(DEFAULT_PROTOCOL))?, name.to_owned()));
     };
     let fits = |prefix: &str| protocol_of(prefix) == Some(scheme) && name.starts_with(prefix);
@@ -55,18 +51,6 @@ pub fn parse_protocol(registry: &Registry, name: &str) -> Result<(&'static Proto
 
 fn unknown_protocol(scheme: &str) -> Error {
     Error::new(ErrorKind::InvalidArg, format!("Unknown protocol '{scheme}'"))
-}
-
-#[cfg(unix)]
-fn is_device(name: &str) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let kind = std::fs::metadata(name).map(|metadata| metadata.file_type());
-    kind.is_ok_and(|kind| kind.is_block_device() || kind.is_char_device())
-}
-
-#[cfg(not(unix))]
-fn is_device(_name: &str) -> bool {
-    false
 }
 
 /// What the backing name `name` refers to that is stored in the image whose file is called `overlay`: an absolute name

@@ -97,15 +97,26 @@ pub(crate) fn open_protocol(
         let text = format!("Block protocol '{}' doesn't support the option '{unknown}'", protocol.name);
         return Err(Error::invalid(text));
     }
-    let shown = show_protocol(protocol.name, &filename, &given, &*device);
+    let shown = show_protocol(protocol, &filename, &given, &*device);
+    let filename = if takes_paths(protocol) { filename } else { shown.plain.clone().unwrap_or_default() };
     Ok(Storage { shown, device, filename, inside: None })
 }
 
+/// True if the protocol's names are paths on the host.
+fn takes_paths(protocol: &ProtocolDriver) -> bool {
+    protocol.name == DEFAULT_PROTOCOL || protocol.claims.is_some()
+}
+
 /// A file is its name; another device is its name if no option was given, else its options.
-fn show_protocol(protocol: &str, filename: &str, given: &RuntimeOptions, device: &dyn BlockDevice) -> Shown {
+fn show_protocol(
+    protocol: &ProtocolDriver,
+    filename: &str,
+    given: &RuntimeOptions,
+    device: &dyn BlockDevice,
+) -> Shown {
     let text = |value: &str| ShownValue::Value(RuntimeValue::Str(value.to_owned()));
-    let mut options = vec![("driver".to_owned(), text(protocol))];
-    if !filename.is_empty() {
+    let mut options = vec![("driver".to_owned(), text(protocol.name))];
+    if takes_paths(protocol) {
         options.push(("filename".to_owned(), text(filename)));
         return Shown { plain: Some(filename.to_owned()), options };
     }
