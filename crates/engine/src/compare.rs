@@ -171,7 +171,7 @@ impl Comparison<'_> {
 
     fn compare_run(&self, run: Run, buffers: &mut (Vec<u8>, Vec<u8>)) {
         let (start, len) = (run.range.start, to_usize(run.range.len));
-        let mut read = |wanted: bool, node: &Node, buf: &mut Vec<u8>| {
+        let read = |wanted: bool, node: &Node, buf: &mut Vec<u8>| {
             buf.resize(if wanted { len } else { 0 }, 0);
             if !wanted {
                 return Ok(());

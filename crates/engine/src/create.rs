@@ -1,7 +1,7 @@
 //! Makes new images. In two steps, so that everything that can be wrong is known before a file is touched:
 //! [`CreatePlan::new`] checks, [`CreatePlan::run`] does it.
 
-use diskimg_chain::create::NewFile;
+use diskimg_chain::NewFile;
 use diskimg_chain::name::resolve_backing;
 use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
 use diskimg_core::driver::CreateContext;
