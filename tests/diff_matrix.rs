@@ -3,18 +3,28 @@
 //! `diff_matrix/` for the tables, one file or more for each command.
 #![allow(clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+#[path = "diff_matrix/check.rs"]
+mod check;
 #[path = "diff_matrix/compare.rs"]
 mod compare;
+#[path = "diff_matrix/convert.rs"]
+mod convert;
+#[path = "diff_matrix/convert_more.rs"]
+mod convert_more;
 #[path = "diff_matrix/create.rs"]
 mod create;
 #[path = "diff_matrix/fixtures.rs"]
 mod fixtures;
 #[path = "diff_matrix/info.rs"]
 mod info;
+#[path = "diff_matrix/locks.rs"]
+mod locks;
 #[path = "diff_matrix/map.rs"]
 mod map;
 #[path = "diff_matrix/measure.rs"]
 mod measure;
+#[path = "diff_matrix/names.rs"]
+mod names;
 #[path = "diff_matrix/open.rs"]
 mod open;
 #[path = "diff_matrix/resize.rs"]
@@ -22,9 +32,22 @@ mod resize;
 mod support;
 
 /// The tables must not shrink below this.
-const LEAST: usize = 1000;
+const LEAST: usize = 2000;
 
 fn main() -> std::process::ExitCode {
-    let tables = [compare::cases(), create::cases(), info::cases(), map::cases(), measure::cases(), open::cases(), resize::cases()];
+    let tables = [
+        check::cases(),
+        compare::cases(),
+        convert::cases(),
+        convert_more::cases(),
+        create::cases(),
+        info::cases(),
+        locks::cases(),
+        map::cases(),
+        measure::cases(),
+        names::cases(),
+        open::cases(),
+        resize::cases(),
+    ];
     support::suite::run_cases(tables.into_iter().flatten().collect(), LEAST)
 }

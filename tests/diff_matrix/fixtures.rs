@@ -160,3 +160,24 @@ pub const CHAINS: Fixture = Fixture {
              link top.qcow2 totop
              copy top.qcow2 other/lonely.qcow2",
 };
+
+/// A raw disk with data, noise, zeros and holes, the same as qcow2, and targets.
+pub const SOURCE: Fixture = Fixture {
+    name: "source",
+    pick: false,
+    script: "truncate s.raw 3M
+             fill s.raw 0 100k 0x11
+             noise s.raw 512k 200k 9
+             fill s.raw 1M 64k 0
+             fill s.raw 2M 1 0x22
+             fill s.raw 2500k 4k 0x33
+             img convert -f raw -O qcow2 s.raw s.qcow2
+             truncate odd.raw 70001
+             fill odd.raw 0 70001 0x44
+             truncate empty.raw 0
+             truncate other.raw 1M
+             fill other.raw 0 1M 0x55
+             create -f qcow2 small.qcow2 1M
+             create -f qcow2 big.qcow2 4M
+             io big.qcow2 'write -P 0x66 0 4M'",
+};

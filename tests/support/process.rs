@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// A command that runs longer than this hangs.
@@ -42,9 +43,10 @@ pub fn run<S: AsRef<OsStr>>(program: &Path, args: &[S], dir: &Path) -> Result<Fi
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| format!("can't start {}: {e}", program.display()))?;
-    let stdout = child.stdout.take().map(collect);
-    let stderr = child.stderr.take().map(collect);
-    let exit = wait(&mut child);
+    let (sender, ended) = mpsc::channel();
+    let stdout = child.stdout.take().map(|stream| collect(stream, sender.clone()));
+    let stderr = child.stderr.take().map(|stream| collect(stream, sender.clone()));
+    let exit = wait(&mut child, &ended);
     let text = |reader: Option<std::thread::JoinHandle<Vec<u8>>>| {
         let bytes = reader.map(|r| r.join().unwrap_or_default()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -52,38 +54,36 @@ pub fn run<S: AsRef<OsStr>>(program: &Path, args: &[S], dir: &Path) -> Result<Fi
     Ok(Finished { exit, stdout: text(stdout), stderr: text(stderr) })
 }
 
-fn collect<R: Read + Send + 'static>(stream: R) -> std::thread::JoinHandle<Vec<u8>> {
+fn collect<R: Read + Send + 'static>(
+    stream: R,
+    ended: mpsc::Sender<()>,
+) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         // A broken pipe leaves what has been read so far, which is what the comparison should show.
         let _ = stream.take(OUTPUT_LIMIT).read_to_end(&mut bytes);
+        let _ = ended.send(());
         bytes
     })
 }
 
-fn wait(child: &mut Child) -> String {
-    let start = Instant::now();
-    let mut pause = Duration::from_micros(500);
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => {
-                return match (status.code(), status.signal()) {
-                    (Some(code), _) => code.to_string(),
-                    (None, Some(signal)) => format!("signal {signal}"),
-                    (None, None) => "unknown".to_owned(),
-                };
-            }
-            Ok(None) if start.elapsed() > TIME_LIMIT => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return format!("killed after {} s", TIME_LIMIT.as_secs());
-            }
-            Ok(None) => {
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(10));
-            }
-            Err(e) => return format!("wait: {e}"),
+/// Waits until both streams have ended, which is when the process ends, and then for its exit code.
+fn wait(child: &mut Child, ended: &mpsc::Receiver<()>) -> String {
+    let deadline = Instant::now() + TIME_LIMIT;
+    for _ in 0..2 {
+        if ended.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_err() {
+            let _ = child.kill();
+            let _ = child.wait();
+            return format!("killed after {} s", TIME_LIMIT.as_secs());
         }
+    }
+    match child.wait() {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => code.to_string(),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "unknown".to_owned(),
+        },
+        Err(e) => format!("wait: {e}"),
     }
 }
 
