@@ -111,6 +111,12 @@ impl FileDevice {
         self.sync.changes.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// After a write that failed: some of it may be there, and have made the file longer.
+    pub(crate) fn after_failed_fill(&self) {
+        let regular = self.kind == FileKind::Regular;
+        self.after_fill(self.file.metadata().map_or(0, |found| if regular { found.len() } else { 0 }));
+    }
+
     /// After space may have been given back.
     pub(crate) fn after_punch(&self) {
         self.extents.punched();
@@ -192,8 +198,7 @@ impl BlockDevice for FileDevice {
         };
         match done {
             Ok(()) => self.after_fill(range.end()),
-            // Some of it may have been written.
-            Err(_) => self.after_fill(0),
+            Err(_) => self.after_failed_fill(),
         }
         done
     }

@@ -144,7 +144,10 @@ impl Direct {
         let _alone = device.shape.write();
         let end = offset.saturating_add(len_u64(buf));
         let done = self.rewrite_alone(device, offset, buf, device.len().max(end));
-        device.after_fill(if done.is_ok() { end } else { 0 });
+        match done {
+            Ok(()) => device.after_fill(end),
+            Err(_) => device.after_failed_fill(),
+        }
         done
     }
 

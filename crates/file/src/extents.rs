@@ -2,10 +2,12 @@
 //!
 //! Invariants: an answer is used only while nothing could have changed it. Writes fill holes but never make any, and
 //! punches make holes but never fill any; so each counts for itself, and a remembered hole outlives punches, remembered
-//! data outlives writes. No lock is held while the kernel is asked. Used by [`crate::FileDevice`] alone.
+//! data outlives writes. Other processes may fill holes too: a hole is believed for a moment only, no longer than between
+//! a question and the read that follows it. No lock is held while the kernel is asked. Used by [`crate::FileDevice`] alone.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use diskimg_core::{ByteRange, Result};
 use parking_lot::Mutex;
@@ -13,6 +15,9 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use crate::errors::from_os;
+
+/// How long a hole is believed without asking again.
+const TRUST: Duration = Duration::from_millis(20);
 
 /// A run of bytes of one kind, starting where it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,7 @@ struct Known {
     start: u64,
     run: Run,
     stamp: Stamp,
+    asked: Instant,
 }
 
 /// The last answer, and what happened since.
@@ -75,22 +81,27 @@ impl ExtentCache {
         if let Some(known) = last.filter(|known| known.holds(range.start, stamp)) {
             return Ok(known.run);
         }
+        let asked = Instant::now();
         // A hole ends where data starts: one question less.
         let data_here = last.is_some_and(|known| known.borders(range.start, stamp));
         let Some(run) = ask(file, range, data_here)? else {
             self.unsupported.store(true, Ordering::Relaxed);
             return Ok(Run { end: range.end(), data: true });
         };
-        *self.last.lock() = Some(Known { start: range.start, run, stamp });
+        *self.last.lock() = Some(Known { start: range.start, run, stamp, asked });
         Ok(run)
     }
 }
 
 impl Known {
     fn holds(&self, at: u64, now: Stamp) -> bool {
-        let unchanged =
-            if self.run.data { self.stamp.punches == now.punches } else { self.stamp.fills == now.fills };
-        unchanged && self.start <= at && at < self.run.end
+        if at < self.start || at >= self.run.end {
+            return false;
+        }
+        if self.run.data {
+            return self.stamp.punches == now.punches;
+        }
+        self.stamp.fills == now.fills && self.asked.elapsed() < TRUST
     }
 
     fn borders(&self, at: u64, now: Stamp) -> bool {
@@ -104,8 +115,8 @@ fn ask(file: &File, range: ByteRange, data_here: bool) -> Result<Option<Run>> {
     match data_start {
         Ok(start) if start > range.start => return Ok(Some(Run { end: start, data: false })),
         Ok(_) => {}
-        // No data up to the end of the file.
-        Err(Errno::NXIO) => return Ok(Some(Run { end: range.end(), data: false })),
+        // No data up to the end of the file, wherever that is.
+        Err(Errno::NXIO) => return Ok(Some(Run { end: u64::MAX, data: false })),
         Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS | Errno::SPIPE) => return Ok(None),
         Err(error) => return Err(from_os(error)),
     }

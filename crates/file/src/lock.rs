@@ -1,5 +1,5 @@
 //! QEMU's image locks: shared "open file description" locks of single bytes, so that a program which uses an image and
-//! one which must not see it used meet (QEMU 10.0.2; see `docs/ARCHITECTURE.md`).
+//! one which must not see it used meet (as of QEMU 10.0.2).
 //!
 //! For permission i, byte 100+i is locked by whoever needs it and byte 200+i by whoever does not share it. All locks are
 //! read locks, which never exclude each other: a conflict is found by asking whether a write lock *would* be granted.

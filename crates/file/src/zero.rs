@@ -37,6 +37,8 @@ fn try_fallocate(
         match rustix::fs::fallocate(&device.file, mode, range.start, range.len) {
             Ok(()) => return Ok(true),
             Err(Errno::INTR) => {}
+            // A device refuses what is not made of whole sectors.
+            Err(Errno::INVAL) if device.kind != FileKind::Regular => return Ok(false),
             Err(Errno::NOTSUP | Errno::NOSYS | Errno::INVAL | Errno::NOTTY | Errno::NODEV) => {
                 missing.store(true, Ordering::Relaxed);
                 return Ok(false);

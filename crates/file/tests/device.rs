@@ -317,6 +317,28 @@ fn block_devices_have_a_fixed_length_and_can_be_zeroed() {
     }
 }
 
+/// Run it with a folder on a file system of at most 16 MiB.
+#[test]
+#[ignore = "needs a folder on a small file system in DISKIMG_TEST_SMALL_FOLDER"]
+fn a_full_disk_is_told_as_such_and_a_failed_resize_undone() {
+    let Ok(folder) = std::env::var("DISKIMG_TEST_SMALL_FOLDER") else { panic!("no folder given") };
+    let path = format!("{folder}/disk");
+    std::fs::write(&path, [5; 1000]).unwrap();
+    let device = FileOptions::new().write(true).open(&path).unwrap();
+    for prealloc in [Prealloc::Full, Prealloc::Falloc] {
+        let error = device.set_len(64 << 20, prealloc).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error:?}");
+        assert!(error.joined().ends_with(": No space left on device"), "{error:?}");
+        assert_eq!(device.len(), 1000);
+    }
+    let error = device.write_at(500, &vec![1; 64 << 20]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    let mut head = [0; 500];
+    device.read_at(0, &mut head).unwrap();
+    assert_eq!(head, [5; 500]);
+    std::fs::remove_file(&path).unwrap();
+}
+
 #[test]
 fn the_length_of_a_file_that_others_extend_is_that_of_its_opening() {
     let scratch = Scratch::new(&[5; 1000]);

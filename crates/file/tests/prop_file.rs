@@ -163,7 +163,15 @@ fn run(cache: CacheMode, ops: &[Op], reads: &[(u64, u64)]) {
     assert!(std::fs::read(&path).unwrap() == subject.model, "the file differs");
 }
 
+/// A third of the usual number (or of `PROPTEST_CASES`): flushes are slow.
+fn config() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases.div_ceil(3), ..usual }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn a_file_behaves_like_a_vector(
         ops in proptest::collection::vec(operation(), 1..25),
