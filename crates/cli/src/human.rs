@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use diskimg_core::{InfoValue, SnapshotInfo};
+use diskimg::core::{InfoValue, SnapshotInfo};
 use jiff::{Timestamp, tz::TimeZone};
 
 const UNITS: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];

@@ -4,15 +4,19 @@
 //! Start-up is lean: nothing is read or allocated that the subcommand does not need.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod check_report;
 mod command;
 mod commands;
 mod getopt;
 mod help;
 mod human;
+mod image_report;
 mod json;
 mod objects;
+mod option_help;
 mod program;
 mod progress;
+mod snapshot;
 mod source;
 mod ui;
 mod values;

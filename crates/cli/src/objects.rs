@@ -1,6 +1,6 @@
 //! `--object`: user-creatable objects. Secrets are the only kind there is; they are checked here.
 
-use diskimg_core::options::split_options;
+use diskimg::core::options::split_options;
 
 use crate::command::Value;
 use crate::ui::{Exit, Ui};

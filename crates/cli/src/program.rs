@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
-use diskimg_core::options::split_options;
+use diskimg::core::options::split_options;
 
 use crate::command::{Key, Value, flag, value};
 use crate::commands::COMMANDS;
@@ -32,7 +32,7 @@ fn run_command(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
                 return Ok(());
             }
             _ => {
-                ui.print(&help::page(&crate::commands::format_names()));
+                ui.print(&help::page(&driver_names()));
                 return Ok(());
             }
         }
@@ -64,4 +64,10 @@ fn check_trace(ui: &Ui, text: Value) -> Result<(), Exit> {
         }
     }
     Ok(())
+}
+
+/// The names of all formats and protocols.
+fn driver_names() -> Vec<&'static str> {
+    let formats = diskimg::FORMATS.iter().map(|driver| driver.name);
+    formats.chain(diskimg::PROTOCOLS.iter().map(|driver| driver.name)).collect()
 }

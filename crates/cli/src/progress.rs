@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use diskimg_core::Progress;
+use diskimg::core::Progress;
 
 /// Percent are counted in hundredths.
 const FULL: u64 = 10_000;

@@ -1,6 +1,8 @@
 //! An image named on the command line, with the options that say how it is opened.
 
-use diskimg_core::protocol::CacheMode;
+use diskimg::chain::{Context, ImageSpec, Node, OpenOptions};
+use diskimg::core::driver::{NoticeLevel, Notices};
+use diskimg::core::protocol::CacheMode;
 
 use crate::command::{Key, Value};
 use crate::ui::{Exit, Ui};
@@ -31,4 +33,39 @@ impl Source {
         }
         Ok(())
     }
+}
+
+impl Source {
+    /// What the library is to open.
+    pub(crate) fn spec(&self, ui: &Ui) -> Result<ImageSpec, Exit> {
+        if self.image_opts && self.format.is_some() {
+            return Err(ui.fail("--image-opts and --format are mutually exclusive"));
+        }
+        if !self.image_opts {
+            return Ok(ImageSpec::name(self.filename.as_str()));
+        }
+        ImageSpec::image_opts(&self.filename).map_err(|error| ui.library_error(&error))
+    }
+
+    /// `options` with those given on the command line.
+    pub(crate) fn options(&self, options: OpenOptions) -> OpenOptions {
+        let (format, force_share, cache) = (self.format.clone(), self.force_share, self.cache);
+        OpenOptions { format, force_share, cache, ..options }
+    }
+
+    /// Opens it.
+    pub(crate) fn open(&self, ui: &Ui, options: OpenOptions) -> Result<Node, Exit> {
+        Node::open(&context(ui), &self.spec(ui)?, &self.options(options))
+            .map_err(|error| ui.library_error(&error))
+    }
+}
+
+/// All formats and protocols; notices are printed.
+pub(crate) fn context(ui: &Ui) -> Context {
+    let ui = ui.clone();
+    let notices = Notices::to(move |level, text| match level {
+        NoticeLevel::Warning => ui.warn(text),
+        NoticeLevel::Plain => ui.complain(format!("{text}\n").as_bytes()),
+    });
+    Context::new(diskimg::registry()).with_notices(notices)
 }

@@ -82,7 +82,7 @@ impl Ui {
     }
 
     /// Prints an error of the library with its causes, then its hint; the program ends with 1.
-    pub(crate) fn library_error(&self, error: &diskimg_core::Error) -> Exit {
+    pub(crate) fn library_error(&self, error: &diskimg::core::Error) -> Exit {
         let mut text = error.joined();
         if let Some(hint) = error.hint() {
             text.push('\n');

@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use diskimg_core::protocol::CacheMode;
-use diskimg_core::size::parse_argument_size;
+use diskimg::core::protocol::CacheMode;
+use diskimg::core::size::parse_argument_size;
 
 use crate::command::Value;
 use crate::ui::{Exit, Ui};
@@ -64,50 +64,8 @@ pub(crate) fn add_options(ui: &Ui, list: &mut Option<String>, value: Value) -> R
 
 /// True if the list asks for help.
 pub(crate) fn asks_for_help(list: Option<&str>) -> bool {
-    let items = diskimg_core::options::split_options(list.unwrap_or_default());
+    let items = diskimg::core::options::split_options(list.unwrap_or_default());
     items.iter().any(|(name, value)| value.is_none() && matches!(name.as_str(), "help" | "?"))
-}
-
-/// A snapshot as `-l` names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SnapshotChoice {
-    /// By its id or its name.
-    Either(String),
-    /// By id, by name, or by both.
-    Exact {
-        /// The id.
-        id: Option<String>,
-        /// The name.
-        name: Option<String>,
-    },
-}
-
-impl SnapshotChoice {
-    /// From the value of `-l`: a word, or `snapshot.id=ID,snapshot.name=NAME`.
-    pub(crate) fn parse(ui: &Ui, value: Value) -> Result<Self, Exit> {
-        let text = value.text(ui)?;
-        if !text.starts_with("snapshot.") {
-            return Ok(Self::Either(text));
-        }
-        let (mut id, mut name) = (None, None);
-        for (key, value) in diskimg_core::options::split_options(&text) {
-            let value = value.unwrap_or_else(|| {
-                ui.warn(&format!(
-                    "short-form boolean option '{key}' deprecated\nPlease use {key}=on instead"
-                ));
-                "on".to_owned()
-            });
-            match key.as_str() {
-                "snapshot.id" => id = Some(value),
-                "snapshot.name" => name = Some(value),
-                _ => {
-                    ui.error(format!("Invalid parameter '{key}'"));
-                    return Err(ui.fail(format!("Failed in parsing snapshot param '{text}'")));
-                }
-            }
-        }
-        Ok(Self::Exact { id, name })
-    }
 }
 
 /// The only operand of a subcommand.

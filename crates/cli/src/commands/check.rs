@@ -2,13 +2,15 @@
 
 use std::ffi::OsString;
 
-use diskimg_core::Repair;
+use diskimg::chain::{Node, OpenOptions};
+use diskimg::core::{CheckReport, ErrorKind, Repair, Task};
+use diskimg::engine::check;
 
 use crate::command::{Command, Key, flag, value};
 use crate::source::Source;
 use crate::ui::{Exit, Ui};
 use crate::values::{self, OutputFormat};
-use crate::{json, objects};
+use crate::{check_report, json, objects};
 
 /// The subcommand.
 pub(crate) static COMMAND: Command = Command {
@@ -85,7 +87,59 @@ fn parse_repair(ui: &Ui, text: &str) -> Result<Repair, Exit> {
         _ => Err(ui.usage(format!("--repair (-r) expects 'leaks' or 'all' not '{text}'"))),
     }
 }
+
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let args = Args::parse(ui, args)?;
-    Err(ui.fail(format!("{args:?}")))
+    let write = args.repair != Repair::Nothing;
+    let node = args.source.open(ui, OpenOptions { write, check: true, ..OpenOptions::read() })?;
+    let mut report = args.check(ui, &node, args.repair)?;
+    if report.leaks_fixed > 0 || report.corruptions_fixed > 0 {
+        let fixed = report;
+        if args.output == OutputFormat::Human && !args.quiet {
+            ui.print(&check_report::repairs(&fixed));
+        }
+        report = args.check(ui, &node, Repair::Nothing)?;
+        report.leaks_fixed = fixed.leaks_fixed;
+        report.corruptions_fixed = fixed.corruptions_fixed;
+    }
+    if !args.quiet {
+        ui.print(&match args.output {
+            OutputFormat::Human => check_report::human(&report),
+            OutputFormat::Json => {
+                let value = check_report::json(&report, &args.source.filename, node.format());
+                format!("{}\n", json::pretty(&value))
+            }
+        });
+    }
+    verdict(&report)
+}
+
+/// The format has no check.
+const UNSUPPORTED: Exit = Exit(63);
+/// Contradictions were found.
+const CORRUPT: Exit = Exit(2);
+/// Nothing worse than lost space was found.
+const LEAKS: Exit = Exit(3);
+
+impl Args {
+    /// One check. Findings are printed as they are made.
+    fn check(&self, ui: &Ui, node: &Node, repair: Repair) -> Result<CheckReport, Exit> {
+        let mut say = |text: &str| ui.complain(format!("{text}\n").as_bytes());
+        check(node, repair, &mut say, &Task::quiet()).map_err(|error| match error.kind() {
+            ErrorKind::Unsupported if node.image().as_check().is_none() => {
+                ui.library_error(&error);
+                UNSUPPORTED
+            }
+            _ => ui.fail(format!("Check failed: {}", error.strerror())),
+        })
+    }
+}
+
+fn verdict(report: &CheckReport) -> Result<(), Exit> {
+    match report {
+        CheckReport { check_errors: 1.., .. } => Err(Exit::FAILURE),
+        CheckReport { corruptions: 1.., .. } => Err(CORRUPT),
+        CheckReport { leaks: 1.., .. } => Err(LEAKS),
+        _ => Ok(()),
+    }
 }

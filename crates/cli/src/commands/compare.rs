@@ -2,7 +2,12 @@
 
 use std::ffi::OsString;
 
+use diskimg::chain::OpenOptions;
+use diskimg::core::Task;
+use diskimg::engine::{CompareOptions, CompareReport, Difference, compare};
+
 use crate::command::{Command, Key, flag, value};
+use crate::progress::ProgressBar;
 use crate::source::Source;
 use crate::ui::{Exit, Ui};
 use crate::{objects, values};
@@ -86,7 +91,40 @@ impl Args {
 fn failed(exit: Exit) -> Exit {
     if exit == Exit::OK { exit } else { FAILED }
 }
+
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let args = Args::parse(ui, args)?;
-    Err(ui.fail(format!("{args:?}")))
+    let progress = ProgressBar::new(args.progress && !args.quiet, PROGRESS_STEP);
+    let left = args.left.open(ui, OpenOptions::read()).map_err(failed)?;
+    let right = args.right.open(ui, OpenOptions::read()).map_err(failed)?;
+    progress.start();
+    let options = CompareOptions { strict: args.strict, ..CompareOptions::default() };
+    let report = compare(&left, &right, &options, &Task::reporting(&progress));
+    let report = report.map_err(|error| failed(ui.library_error(&error)))?;
+    if report.difference.is_none() {
+        progress.finish();
+    }
+    if !args.quiet {
+        ui.print(&verdict(&report));
+    }
+    if report.difference.is_some() { Err(DIFFERENT) } else { Ok(()) }
+}
+
+/// The images differ.
+const DIFFERENT: Exit = Exit(1);
+
+/// Percent between two prints of progress.
+const PROGRESS_STEP: u64 = 2;
+
+fn verdict(report: &CompareReport) -> String {
+    let difference = match report.difference {
+        Some(Difference::Size) => return "Strict mode: Image size mismatch!\n".to_owned(),
+        Some(Difference::Status { offset }) => {
+            format!("Strict mode: Offset {offset} block status mismatch!\n")
+        }
+        Some(Difference::Content { offset }) => format!("Content mismatch at offset {offset}!\n"),
+        None => "Images are identical.\n".to_owned(),
+    };
+    let warning = if report.size_mismatch { "Warning: Image size mismatch!\n" } else { "" };
+    format!("{warning}{difference}")
 }

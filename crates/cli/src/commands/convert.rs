@@ -1,12 +1,22 @@
 //! `convert`: copies one or more images into a new or existing one.
 
 use std::ffi::OsString;
+use std::num::NonZero;
+
+use diskimg::chain::{Context, Node, OpenOptions};
+use diskimg::core::driver::Caps;
+use diskimg::core::protocol::CacheMode;
+use diskimg::core::{BlockDevice as _, Task};
+use diskimg::engine::convert::new_image_is_zero;
+use diskimg::engine::{ConvertOptions, CreatePlan, CreateRequest, convert};
 
 use crate::command::{Command, Key, Value, flag, value};
-use crate::objects;
-use crate::source::Source;
+use crate::progress::ProgressBar;
+use crate::snapshot::SnapshotChoice;
+use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
-use crate::values::{self, SnapshotChoice};
+use crate::values;
+use crate::{objects, option_help};
 
 /// The subcommand.
 pub(crate) static COMMAND: Command = Command {
@@ -140,7 +150,9 @@ impl Args {
             }
             Ok(())
         })?;
-        parsed.target.format.get_or_insert_with(|| "raw".to_owned());
+        if !parsed.target.image_opts {
+            parsed.target.format.get_or_insert_with(|| "raw".to_owned());
+        }
         parsed.refuse_contradictions(ui)?;
         parsed.name_images(ui, operands, source, cache.as_deref())?;
         Ok(parsed)
@@ -230,7 +242,169 @@ fn parse_parallel(ui: &Ui, value: Value) -> Result<u64, Exit> {
     let what = "number of coroutines";
     values::number(ui, what, 1..=MAX_PARALLEL, &value.text(ui)?)
 }
+
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let args = Args::parse(ui, args)?;
-    Err(ui.fail(format!("{args:?}")))
+    let context = context(ui);
+    if args.wants_help() {
+        let format = args.target.format.as_deref().unwrap_or_default();
+        let filename = Some(args.target.filename.as_str()).filter(|name| !name.is_empty());
+        let page = option_help::page(&context, format, filename);
+        ui.print(&page.map_err(|error| ui.library_error(&error))?);
+        return Ok(());
+    }
+    let progress = ProgressBar::new(args.progress && !args.quiet, PROGRESS_STEP);
+    progress.start();
+    let sources = args.open_sources(ui)?;
+    let target = args.open_target(ui, &context, &sources)?;
+    let options = args.options(&context, &target);
+    let sources: Vec<&Node> = sources.iter().collect();
+    let task = Task::reporting(&progress);
+    convert(&sources, &target.node, &options, &task).map_err(|error| ui.library_error(&error))?;
+    progress.finish();
+    Ok(())
+}
+
+/// Percent between two prints of progress.
+const PROGRESS_STEP: u64 = 1;
+
+/// The open target.
+struct OpenTarget {
+    node: Node,
+    has_backing: bool,
+}
+
+impl Args {
+    fn open_sources(&self, ui: &Ui) -> Result<Vec<Node>, Exit> {
+        let mut nodes = Vec::new();
+        for source in &self.sources {
+            let options = OpenOptions { convert_source: true, ..OpenOptions::read() };
+            nodes.push(source.open(ui, options)?);
+        }
+        if let Some(snapshot) = &self.snapshot {
+            let [node] = nodes.as_slice() else {
+                return Err(ui.fail("No support for concatenating multiple snapshot"));
+            };
+            snapshot.load(ui, node)?;
+        }
+        Ok(nodes)
+    }
+
+    fn open_target(&self, ui: &Ui, context: &Context, sources: &[Node]) -> Result<OpenTarget, Exit> {
+        let plan = if self.target.exists { None } else { Some(self.plan(ui, context, sources)?) };
+        let has_backing = match &plan {
+            Some(plan) => plan.options().get_str("backing_file").is_some(),
+            None => self.target.backing.is_some(),
+        };
+        self.check_bitmaps(ui, sources)?;
+        let cache = values::target_cache(ui, self.target.cache.as_deref())?;
+        if let Some(plan) = plan {
+            let text = format!("error while converting {}", plan.driver().name);
+            plan.run().map_err(|error| {
+                ui.library_error(&error.context(text).context(self.target.filename.clone()))
+            })?;
+        } else if self.target.is_zero && has_backing {
+            return Err(ui.fail("Cannot use --target-is-zero when the destination image has a backing file"));
+        }
+        let node = self.target.source(cache).open(ui, OpenOptions::write())?;
+        self.check_target(ui, &node)?;
+        Ok(OpenTarget { node, has_backing })
+    }
+
+    /// Checks everything that the new image is to be.
+    fn plan(&self, ui: &Ui, context: &Context, sources: &[Node]) -> Result<CreatePlan, Exit> {
+        let request = CreateRequest {
+            filename: &self.target.filename,
+            format: self.target.format.as_deref().unwrap_or_default(),
+            size: Some(sources.iter().map(|node| node.device().len()).fold(0, u64::saturating_add)),
+            options: self.target.options.as_deref().unwrap_or_default(),
+            backing: self.target.backing.as_deref(),
+            backing_format: self.target.backing_format.as_deref(),
+            unchecked: false,
+            for_convert: true,
+        };
+        let plan = CreatePlan::new(context, &request).map_err(|error| ui.library_error(&error))?;
+        let given = |name: &str| plan.options().get_str(name);
+        let contradictions = [
+            (
+                given("backing_file").is_some() && sources.len() > 1,
+                "Having a backing file for the target makes no sense when concatenating multiple input images",
+            ),
+            (
+                given("backing_file").is_some() && given("backing_fmt").is_none(),
+                "Use of backing file requires explicit backing format",
+            ),
+            (self.compress && !plan.driver().caps.contains(Caps::COMPRESS), COMPRESSION_REFUSED),
+            (
+                self.compress && (given("encrypt.format").is_some() || plan.options().get_bool("encryption")),
+                "Compression and encryption not supported at the same time",
+            ),
+            (
+                self.compress && given("preallocation").is_some_and(|mode| mode != "off"),
+                "Compression and preallocation not supported at the same time",
+            ),
+        ];
+        match contradictions.iter().find(|(wrong, _)| *wrong) {
+            Some((_, text)) => Err(ui.fail(text)),
+            None => Ok(plan),
+        }
+    }
+
+    fn check_bitmaps(&self, ui: &Ui, sources: &[Node]) -> Result<(), Exit> {
+        if !self.bitmaps {
+            return Ok(());
+        }
+        let [source] = sources else {
+            return Err(ui.fail("Copying bitmaps only possible with single source"));
+        };
+        if !source.image().driver().caps.contains(Caps::BITMAPS) {
+            return Err(ui.fail("Source lacks bitmap support"));
+        }
+        Ok(())
+    }
+
+    fn check_target(&self, ui: &Ui, target: &Node) -> Result<(), Exit> {
+        let caps = target.image().driver().caps;
+        if self.bitmaps && !caps.contains(Caps::BITMAPS) {
+            let format = target.format();
+            return Err(ui.fail(format!("Format driver '{format}' does not support bitmaps")));
+        }
+        if self.compress && !caps.contains(Caps::COMPRESS) {
+            return Err(ui.fail(COMPRESSION_REFUSED));
+        }
+        Ok(())
+    }
+
+    fn options(&self, context: &Context, target: &OpenTarget) -> ConvertOptions {
+        let defaults = ConvertOptions::default();
+        let is_new = !self.target.exists && !target.has_backing;
+        let workers = self.parallel.and_then(|count| usize::try_from(count).ok());
+        ConvertOptions {
+            compress: self.compress,
+            sparse_size: self.sparse_size.unwrap_or(defaults.sparse_size),
+            target_is_zero: self.target.is_zero || (is_new && new_image_is_zero(&target.node)),
+            over_backing: target.has_backing,
+            out_of_order: self.out_of_order,
+            workers: workers.and_then(NonZero::new),
+            copy_range: self.copy_range,
+            salvage: self.salvage,
+            rate_limit: self.rate.and_then(NonZero::new),
+            notices: context.notices.clone(),
+        }
+    }
+}
+
+const COMPRESSION_REFUSED: &str = "Compression not supported for this file format";
+
+impl Target {
+    /// The target as an image to open.
+    fn source(&self, cache: CacheMode) -> Source {
+        Source {
+            filename: self.filename.clone(),
+            format: self.format.clone(),
+            image_opts: self.image_opts,
+            force_share: false,
+            cache,
+        }
+    }
 }

@@ -2,9 +2,13 @@
 
 use std::ffi::OsString;
 
+use diskimg::core::Error;
+use diskimg::engine::{CreatePlan, CreateRequest};
+
 use crate::command::{Command, Key, flag, value};
+use crate::source::context;
 use crate::ui::{Exit, Ui};
-use crate::{objects, values};
+use crate::{objects, option_help, values};
 
 /// The subcommand.
 pub(crate) static COMMAND: Command = Command {
@@ -98,7 +102,39 @@ impl Args {
         }
     }
 }
+
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let args = Args::parse(ui, args)?;
-    Err(ui.fail(format!("{args:?}")))
+    let context = context(ui);
+    let filename = match args.filename.as_deref() {
+        Some(filename) if !values::asks_for_help(args.options.as_deref()) => filename,
+        filename => {
+            let page = option_help::page(&context, &args.format, filename);
+            ui.print(&page.map_err(|error| ui.library_error(&error))?);
+            return Ok(());
+        }
+    };
+    let request = args.request(filename);
+    let fail = |error: Error| ui.library_error(&error.context(filename.to_owned()));
+    let plan = CreatePlan::new(&context, &request).map_err(fail)?;
+    if !args.quiet {
+        let summary: String = plan.summary().iter().map(|(name, value)| format!(" {name}={value}")).collect();
+        ui.print(&format!("Formatting '{filename}', fmt={}{summary}\n", args.format));
+    }
+    plan.run().map_err(fail)
+}
+
+impl Args {
+    fn request<'a>(&'a self, filename: &'a str) -> CreateRequest<'a> {
+        CreateRequest {
+            filename,
+            format: &self.format,
+            size: self.size,
+            options: self.options.as_deref().unwrap_or_default(),
+            backing: self.backing.as_deref(),
+            backing_format: self.backing_format.as_deref(),
+            unchecked: self.backing_unsafe,
+            for_convert: false,
+        }
+    }
 }

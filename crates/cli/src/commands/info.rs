@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 
+use diskimg::chain::{Node, OpenOptions};
+use diskimg::engine::{ImageReport, describe, describe_chain};
+
 use crate::command::{Command, Key, flag, value};
-use crate::source::Source;
+use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
 use crate::values::{self, OutputFormat};
-use crate::{human, json, objects};
+use crate::{image_report, json, objects};
 
 /// The subcommand.
 pub(crate) static COMMAND: Command = Command {
@@ -62,7 +65,39 @@ impl Args {
         Ok(parsed)
     }
 }
+
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let args = Args::parse(ui, args)?;
-    Err(ui.fail(format!("{args:?}")))
+    let reports = args.reports(ui)?;
+    match (args.output, args.backing_chain) {
+        (OutputFormat::Human, _) => {
+            let texts: Vec<String> = reports.iter().map(image_report::human).collect();
+            ui.print(&texts.join("\n"));
+        }
+        (OutputFormat::Json, true) => {
+            let all = reports.iter().map(image_report::json).collect();
+            ui.print(&format!("{}\n", json::pretty(&all)));
+        }
+        (OutputFormat::Json, false) => {
+            for report in &reports {
+                ui.print(&format!("{}\n", json::pretty(&image_report::json(report))));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Args {
+    /// The image's report, and with `--backing-chain` those of the images below it.
+    fn reports(&self, ui: &Ui) -> Result<Vec<ImageReport>, Exit> {
+        let options = self.source.options(OpenOptions::describe());
+        let spec = self.source.spec(ui)?;
+        let context = context(ui);
+        let reports = if self.backing_chain {
+            describe_chain(&context, &spec, &options)
+        } else {
+            Node::open(&context, &spec, &options).and_then(|node| Ok(vec![describe(&node)?]))
+        };
+        reports.map_err(|error| ui.library_error(&error))
+    }
 }

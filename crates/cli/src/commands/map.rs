@@ -1,6 +1,11 @@
 //! `map`: lists the extents of an image and where their bytes are.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
+
+use diskimg::chain::OpenOptions;
+use diskimg::core::{ByteRange, Error, Task};
+use diskimg::engine::{MapEntry, map};
 
 use crate::command::{Command, Key, flag, value};
 use crate::objects;
@@ -66,7 +71,91 @@ impl Args {
         Ok(parsed)
     }
 }
+
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let args = Args::parse(ui, args)?;
-    Err(ui.fail(format!("{args:?}")))
+    let node = args.source.open(ui, OpenOptions::read())?;
+    let length = args.length.unwrap_or(u64::MAX).min(u64::MAX - args.start);
+    let range = ByteRange::new(args.start, length);
+    let mut printer = Printer::new(args.output, args.start);
+    let mapped = map(&node, range, &Task::quiet(), &mut |entry| printer.entry(ui, entry));
+    printer.end(ui, mapped)
+}
+
+/// Prints entries as they come.
+struct Printer {
+    output: OutputFormat,
+    text: String,
+    start: u64,
+    first: bool,
+}
+
+/// Text is passed on in pieces of about so many bytes.
+const PIECE: usize = 1 << 16;
+
+impl Printer {
+    fn new(output: OutputFormat, start: u64) -> Self {
+        let text = match output {
+            OutputFormat::Human => {
+                format!("{:<16}{:<16}{:<16}{}\n", "Offset", "Length", "Mapped to", "File")
+            }
+            OutputFormat::Json => "[".to_owned(),
+        };
+        Self { output, text, start, first: true }
+    }
+
+    fn entry(&mut self, ui: &Ui, entry: &MapEntry<'_>) -> diskimg::core::Result<()> {
+        match self.output {
+            OutputFormat::Human => self.human(entry)?,
+            OutputFormat::Json => self.json(entry),
+        }
+        if self.text.len() > PIECE {
+            ui.print(&std::mem::take(&mut self.text));
+        }
+        Ok(())
+    }
+
+    /// Only bytes that stand in a file as they are have a line.
+    fn human(&mut self, entry: &MapEntry<'_>) -> diskimg::core::Result<()> {
+        if !entry.data || entry.zero {
+            return Ok(());
+        }
+        let (Some(offset), Some(filename)) = (entry.offset, entry.filename) else {
+            return Err(Error::unsupported("File contains external, encrypted or compressed clusters."));
+        };
+        let hex = |value: u64| if value == 0 { "0".to_owned() } else { format!("{value:#x}") };
+        let (start, length, offset) = (hex(entry.start), hex(entry.length), hex(offset));
+        let _ = writeln!(self.text, "{start:<16}{length:<16}{offset:<16}{filename}");
+        Ok(())
+    }
+
+    fn json(&mut self, entry: &MapEntry<'_>) {
+        let separator = if self.first { "" } else { ",\n" };
+        self.first = false;
+        let _ = write!(
+            self.text,
+            "{separator}{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}, \"compressed\": {}",
+            entry.start, entry.length, entry.depth, entry.present, entry.zero, entry.data, entry.compressed
+        );
+        if let Some(offset) = entry.offset {
+            let _ = write!(self.text, ", \"offset\": {offset}");
+        }
+        self.text.push('}');
+    }
+
+    /// Prints what is left. An empty range has one entry in JSON, as qemu-img prints it.
+    fn end(mut self, ui: &Ui, result: diskimg::core::Result<()>) -> Result<(), Exit> {
+        if self.output == OutputFormat::Json && result.is_ok() {
+            if self.first {
+                let start = self.start;
+                let _ = write!(
+                    self.text,
+                    "{{ \"start\": {start}, \"length\": 0, \"depth\": 0, \"present\": false, \"zero\": false, \"data\": false, \"compressed\": false}}"
+                );
+            }
+            self.text.push_str("]\n");
+        }
+        ui.print(&self.text);
+        result.map_err(|error| ui.library_error(&error))
+    }
 }

@@ -2,10 +2,18 @@
 
 use std::ffi::OsString;
 
+use diskimg::chain::OpenOptions;
+use diskimg::core::driver::Measure;
+use diskimg::core::options::ParsedOptions;
+use diskimg::core::{ErrorKind, FormatDriver};
+use diskimg::engine::measure::{self, measure};
+use serde_json::{Map, Value};
+
 use crate::command::{Command, Key, flag, value};
-use crate::source::Source;
+use crate::snapshot::SnapshotChoice;
+use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
-use crate::values::{self, OutputFormat, SnapshotChoice};
+use crate::values::{self, OutputFormat};
 use crate::{json, objects};
 
 /// The subcommand.
@@ -101,7 +109,59 @@ impl Args {
         Ok(Self { subject, target_format, options, output })
     }
 }
+
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let args = Args::parse(ui, args)?;
-    Err(ui.fail(format!("{args:?}")))
+    let (node, size) = match &args.subject {
+        Subject::Size(size) => (None, Some(*size)),
+        Subject::Image(source, snapshot) => {
+            let node = source.open(ui, OpenOptions::read())?;
+            if let Some(snapshot) = snapshot {
+                snapshot.load(ui, &node)?;
+            }
+            (Some(node), None)
+        }
+    };
+    let (driver, mut options) = args.target_options(ui)?;
+    if let Some(size) = size {
+        options.set_number("size", size);
+    }
+    let measured = measure(driver, &mut options, node.as_ref()).map_err(|error| ui.library_error(&error))?;
+    ui.print(&match args.output {
+        OutputFormat::Human => human(&measured),
+        OutputFormat::Json => format!("{}\n", json::pretty(&to_json(&measured))),
+    });
+    Ok(())
+}
+
+impl Args {
+    fn target_options(&self, ui: &Ui) -> Result<(&'static FormatDriver, ParsedOptions), Exit> {
+        let registry = &context(ui).registry;
+        measure::options(registry, &self.target_format, self.options.as_deref()).map_err(|error| {
+            let exit = ui.library_error(&error);
+            if self.options.is_some() && error.kind() == ErrorKind::InvalidArg {
+                ui.error(measure::options_refused(&self.target_format));
+            }
+            exit
+        })
+    }
+}
+
+fn human(measured: &Measure) -> String {
+    let mut text =
+        format!("required size: {}\nfully allocated size: {}\n", measured.required, measured.fully_allocated);
+    if let Some(bitmaps) = measured.bitmaps {
+        text.push_str(&format!("bitmaps size: {bitmaps}\n"));
+    }
+    text
+}
+
+fn to_json(measured: &Measure) -> Value {
+    let mut object = Map::new();
+    if let Some(bitmaps) = measured.bitmaps {
+        object.insert("bitmaps".to_owned(), bitmaps.into());
+    }
+    object.insert("required".to_owned(), measured.required.into());
+    object.insert("fully-allocated".to_owned(), measured.fully_allocated.into());
+    Value::Object(object)
 }

@@ -22,6 +22,3 @@ pub(crate) const COMMANDS: &[&Command] = &[
     &measure::COMMAND,
     &resize::COMMAND,
 ];
-pub(crate) fn format_names() -> Vec<&'static str> {
-    vec!["raw"]
-}

@@ -3,8 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
-use diskimg_core::Prealloc;
-use diskimg_core::size::parse_option_size;
+use diskimg::chain::OpenOptions;
+use diskimg::core::size::parse_option_size;
+use diskimg::core::{Prealloc, Task};
+use diskimg::engine::resize::{NewSize, ResizeOptions, SHRINK_REFUSED, SHRINK_WARNING, resize};
 
 use crate::command::{Command, Key, Value, flag, value};
 use crate::getopt::{Getopt, Item, Order};
@@ -107,13 +109,20 @@ fn parse_size(ui: &Ui, text: &str) -> Result<NewSize, Exit> {
     };
     parse_option_size("size", digits).map(make).map_err(|error| ui.library_error(&error))
 }
-#[derive(Debug)]
-enum NewSize {
-    Grow(u64),
-    Shrink(u64),
-    Exact(u64),
-}
+
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let args = Args::parse(ui, args)?;
-    Err(ui.fail(format!("{args:?}")))
+    let node = args.source.open(ui, OpenOptions::write())?;
+    let options = ResizeOptions { size: args.size, shrink: args.shrink, prealloc: args.prealloc };
+    if let Err(error) = resize(&node, &options, &Task::quiet()) {
+        let exit = ui.library_error(&error);
+        if error.to_string() == SHRINK_REFUSED {
+            ui.warn(SHRINK_WARNING);
+        }
+        return Err(exit);
+    }
+    if !args.quiet {
+        ui.print("Image resized.\n");
+    }
+    Ok(())
 }
