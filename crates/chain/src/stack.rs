@@ -272,6 +272,22 @@ impl Stack {
             && self.reads_zero(ByteRange::from_bounds(part.end(), unit.end()))?)
     }
 
+    /// After growth: the part of a stored unit that lay behind the old end, should the driver have left something there.
+    fn clear_tail(&self, old_len: u64, unit: u64) -> Result<()> {
+        let last = self.outer(ByteRange::new(old_len, 1), unit);
+        let tail = ByteRange::from_bounds(old_len, last.end().min(self.top.len()));
+        if tail.is_empty() || last.start == old_len || !self.top_state(tail)?.data {
+            return Ok(());
+        }
+        let mut bytes = vec![0; to_usize(tail.len)];
+        self.layer.read_at(tail.start, &mut bytes)?;
+        if is_zero(&bytes) {
+            return Ok(());
+        }
+        bytes.fill(0);
+        self.layer.write_at(tail.start, &bytes)
+    }
+
     /// After growth: what a longer backing file would show in the new part becomes zeros.
     fn hide_below(&self, old_len: u64, unit: u64) -> Result<()> {
         let below_len = self.below.as_ref().map_or(0, BlockDevice::len);
@@ -372,7 +388,11 @@ impl BlockDevice for Stack {
         let _alone = self.writers.lock(ByteRange::new(0, u64::MAX));
         let old_len = self.top.len();
         self.top.set_len(len, prealloc)?;
-        if len > old_len { self.hide_below(old_len, self.unit()) } else { Ok(()) }
+        if len <= old_len {
+            return Ok(());
+        }
+        self.clear_tail(old_len, self.unit())?;
+        self.hide_below(old_len, self.unit())
     }
 
     fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {
