@@ -139,7 +139,11 @@ pub fn open_untrusted(name: &str, format: &str) -> Result<Node> {
 /// # Errors
 /// Those of [`engine::CreatePlan`].
 pub fn create(name: &str, format: &str, size: u64) -> Result<()> {
-    let request =
-        engine::CreateRequest { filename: name, format, size: Some(size), ..engine::CreateRequest::default() };
+    let request = engine::CreateRequest {
+        filename: name,
+        format,
+        size: Some(size),
+        ..engine::CreateRequest::default()
+    };
     engine::CreatePlan::new(&context(), &request)?.run()
 }

@@ -8,12 +8,7 @@ use diskimg_core::{BlockDevice as _, CheckReport, Error, Repair, Result, Task};
 ///
 /// # Errors
 /// `Unsupported` if the format has no check; what keeps the check from going on at all; `Cancelled`.
-pub fn check(
-    node: &Node,
-    repair: Repair,
-    say: &mut dyn FnMut(&str),
-    task: &Task<'_>,
-) -> Result<CheckReport> {
+pub fn check(node: &Node, repair: Repair, say: &mut dyn FnMut(&str), task: &Task<'_>) -> Result<CheckReport> {
     let unsupported = || Error::unsupported("This image format does not support checks");
     let report = node.image().as_check().ok_or_else(unsupported)?.check(repair, say, task)?;
     if repair != Repair::Nothing {

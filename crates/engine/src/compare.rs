@@ -10,7 +10,9 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use diskimg_chain::{Node, Status};
-use diskimg_core::{BlockDevice as _, ByteRange, Error, ErrorKind, ExtentFlags, Result, Task, is_zero, to_usize};
+use diskimg_core::{
+    BlockDevice as _, ByteRange, Error, ErrorKind, ExtentFlags, Result, Task, is_zero, to_usize,
+};
 use parking_lot::Mutex;
 
 use crate::parallel::{Failure, on_threads, workers};
@@ -83,7 +85,12 @@ struct Comparison<'a> {
 ///
 /// # Errors
 /// `Error while reading offset … of …` with its cause; those of reading metadata; `Cancelled`.
-pub fn compare(left: &Node, right: &Node, options: &CompareOptions, task: &Task<'_>) -> Result<CompareReport> {
+pub fn compare(
+    left: &Node,
+    right: &Node,
+    options: &CompareOptions,
+    task: &Task<'_>,
+) -> Result<CompareReport> {
     let (left_len, right_len) = (left.device().len(), right.device().len());
     let (common, total) = (left_len.min(right_len), left_len.max(right_len));
     if options.strict && left_len != right_len {

@@ -16,8 +16,6 @@ mod place;
 mod plan;
 mod rate;
 mod source;
-#[cfg(test)]
-mod tests;
 mod zero_detect;
 
 use std::num::NonZero;
@@ -107,7 +105,8 @@ pub fn convert(
     task: &Task<'_>,
 ) -> Result<ConvertReport> {
     let total = check(sources, target, options)?;
-    let base_depth = if options.over_backing { sources.first().map(|top| base_depth(top, target)) } else { None };
+    let base_depth =
+        if options.over_backing { sources.first().map(|top| base_depth(top, target)) } else { None };
     let sources = Sources::new(sources, base_depth);
     let report = pipeline::run(&sources, target, options, task)?;
     target.device().flush()?;
@@ -121,7 +120,8 @@ fn check(sources: &[&Node], target: &Node, options: &ConvertOptions) -> Result<u
     let total = sources.iter().try_fold(0u64, |sum, node| sum.checked_add(node.device().len()));
     let total = total.ok_or_else(too_long)?;
     if options.over_backing && sources.len() > 1 {
-        let text = "Having a backing file for the target makes no sense when concatenating multiple input images";
+        let text =
+            "Having a backing file for the target makes no sense when concatenating multiple input images";
         return Err(Error::invalid(text));
     }
     if options.copy_range && options.compress {
@@ -155,7 +155,8 @@ fn same_file(a: &str, b: &str) -> bool {
 /// True if a target of that kind, just created, reads as zeros everywhere: all but bare block devices do.
 #[must_use]
 pub fn new_image_is_zero(node: &Node) -> bool {
-    let has_clusters = node.limits().write_unit > 1 && node.image().info().is_ok_and(|info| info.cluster_size.is_some());
+    let has_clusters =
+        node.limits().write_unit > 1 && node.image().info().is_ok_and(|info| info.cluster_size.is_some());
     has_clusters
         || node.image().children().first().is_none_or(|child| child.device.describe().driver != "host_device")
 }

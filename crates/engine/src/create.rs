@@ -120,7 +120,8 @@ impl CreatePlan {
         if self.for_convert || error.errno() != errno::EFBIG {
             return error;
         }
-        let advice = if self.options.knows("cluster_size") { " (try using a larger cluster size)" } else { "" };
+        let advice =
+            if self.options.knows("cluster_size") { " (try using a larger cluster size)" } else { "" };
         let name = self.driver.name;
         Error::limit(format!("The image size is too large for file format '{name}'{advice}"))
     }

@@ -124,9 +124,15 @@ pub fn describe_chain(ctx: &Context, spec: &ImageSpec, options: &OpenOptions) ->
     while let Some((spec, options)) = next.take() {
         let node = Node::open(ctx, &spec, &options)?;
         let report = describe(&node)?;
-        let below = report.backing.as_ref().and_then(|backing| Some((backing.full_name.clone()?, backing.format.clone())));
+        let below = report
+            .backing
+            .as_ref()
+            .and_then(|backing| Some((backing.full_name.clone()?, backing.format.clone())));
         if reports.iter().any(|known| known.filename == report.filename) {
-            return Err(Error::corrupt(format!("Backing file '{}' creates an infinite loop.", report.filename)));
+            return Err(Error::corrupt(format!(
+                "Backing file '{}' creates an infinite loop.",
+                report.filename
+            )));
         }
         if reports.len() >= diskimg_chain::MAX_CHAIN_DEPTH {
             return Err(Error::limit("backing chain too long"));

@@ -22,7 +22,9 @@ pub(crate) fn on_threads(count: usize, work: impl Fn(usize) + Sync) {
         for number in 1..count {
             let work = &work;
             // A thread that can't be started is work for the others.
-            let _ = std::thread::Builder::new().name(format!("diskimg-{number}")).spawn_scoped(scope, move || work(number));
+            let _ = std::thread::Builder::new()
+                .name(format!("diskimg-{number}"))
+                .spawn_scoped(scope, move || work(number));
         }
         work(0);
     });

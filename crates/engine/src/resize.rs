@@ -53,7 +53,8 @@ pub struct ResizeOptions {
 /// ([`SHRINK_REFUSED`]) and for preallocation without growth; what the format refuses; the host's.
 pub fn resize(node: &Node, options: &ResizeOptions, task: &Task<'_>) -> Result<u64> {
     let current = node.device().len();
-    let new = options.size.resolve(current).ok_or_else(|| Error::invalid("New image size must be positive"))?;
+    let new =
+        options.size.resolve(current).ok_or_else(|| Error::invalid("New image size must be positive"))?;
     if new <= current && options.prealloc != Prealloc::Off {
         return Err(Error::invalid("Preallocation can only be used for growing images"));
     }

@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use diskimg_chain::Node;
-use diskimg_core::{BlockDevice as _, ByteRange, Error, ErrorKind, Result, Task, align_up, errno, strerror, to_usize};
 use diskimg_core::driver::Notices;
+use diskimg_core::{
+    BlockDevice as _, ByteRange, Error, ErrorKind, Result, Task, align_up, errno, strerror, to_usize,
+};
 use parking_lot::{Condvar, Mutex};
 
 use super::encode::Encoder;
@@ -312,7 +314,12 @@ impl<'a> Pipeline<'a> {
 
     /// Reads what can be read of `range`, in ever smaller parts; what can't be becomes zeros. `bad` is told of each
     /// such sector, in order, and says whether to go on.
-    fn read_in_parts(&self, range: ByteRange, bytes: &mut [u8], bad: &mut dyn FnMut(ByteRange, Error) -> bool) {
+    fn read_in_parts(
+        &self,
+        range: ByteRange,
+        bytes: &mut [u8],
+        bad: &mut dyn FnMut(ByteRange, Error) -> bool,
+    ) {
         let mut todo = vec![range];
         while let Some(part) = todo.pop() {
             let from = to_usize(part.start - range.start);
@@ -383,5 +390,9 @@ impl<'a> Pipeline<'a> {
 }
 
 fn reading(error: Error) -> Error {
-    if error.kind() == ErrorKind::Cancelled { error } else { error.context("error while reading block status") }
+    if error.kind() == ErrorKind::Cancelled {
+        error
+    } else {
+        error.context("error while reading block status")
+    }
 }

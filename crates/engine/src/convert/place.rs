@@ -82,7 +82,9 @@ impl<'a> Placer<'a> {
             }
             Content::OnHost => self.copy_on_host(segment.range, place.as_ref()),
         };
-        written.and_then(|()| place.map_or(Ok(()), Reservation::commit)).map_err(|error| at_byte(segment.range, error))
+        written
+            .and_then(|()| place.map_or(Ok(()), Reservation::commit))
+            .map_err(|error| at_byte(segment.range, error))
     }
 
     fn write_bytes(&self, offset: u64, bytes: &[u8], place: Option<&Reservation<'a>>) -> Result<()> {

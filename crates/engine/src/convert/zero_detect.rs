@@ -71,7 +71,10 @@ mod tests {
         let mut buf = vec![1; 64];
         buf[8..16].fill(0);
         buf[33..60].fill(0);
-        assert_eq!(runs(&buf, 0, 8, 8), [(0, 8, false), (8, 8, true), (16, 24, false), (40, 16, true), (56, 8, false)]);
+        assert_eq!(
+            runs(&buf, 0, 8, 8),
+            [(0, 8, false), (8, 8, true), (16, 24, false), (40, 16, true), (56, 8, false)]
+        );
         assert_eq!(runs(&buf, 0, 8, 16), [(0, 40, false), (40, 16, true), (56, 8, false)]);
         assert_eq!(runs(&buf, 0, 8, 24), [(0, 64, false)]);
     }
