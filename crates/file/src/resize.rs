@@ -70,7 +70,7 @@ fn set_file_len(device: &FileDevice, len: u64, prealloc: Prealloc) -> Result<()>
 
 fn truncate(file: &File, len: u64) -> Result<()> {
     if i64::try_from(len).is_err() {
-        return Err(Error::from_errno(errno::EFBIG).context("Could not resize file"));
+        return Err(Error::from_errno(errno::EINVAL).context("Could not resize file"));
     }
     ftruncate(file, len).map_err(|error| from_os(error).context("Could not resize file"))
 }
