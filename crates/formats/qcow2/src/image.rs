@@ -151,8 +151,7 @@ impl Qcow2 {
         let Some(space) = self.storage.allocated_len()? else { return Ok(false) };
         let clusters = self.meta.geo.clusters_for(space);
         let threshold = (clusters.saturating_mul(10) / 9).max(clusters + 2);
-        let in_file = self.meta.geo.clusters_for(self.storage.len());
-        self.meta.counts_at_least(threshold, in_file)
+        self.meta.counts_at_least(threshold)
     }
 
     fn round_up_file(&self) -> Result<()> {
@@ -302,7 +301,6 @@ impl Check for Qcow2 {
             geo: self.meta.geo,
             l1: &tables.l1,
             reftable: &tables.reftable,
-            snapshots: &self.snapshots,
             bitmaps: &self.bitmaps,
             data_file: self.data_file.is_some(),
         };

@@ -84,9 +84,19 @@ impl Counts {
         }
     }
 
-    /// The clusters with a number of 255 and more, in no order.
-    pub(super) fn large(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.many.iter().map(|(cluster, count)| (*cluster, *count))
+    /// The clusters with a number above `most`, in no order.
+    pub(super) fn above(&self, most: u64) -> Vec<u64> {
+        let Some(most_byte) = u8::try_from(most).ok().filter(|most| *most != MANY) else {
+            let large = self.many.iter().filter(|(_, count)| **count > most);
+            return large.map(|(cluster, _)| *cluster).collect();
+        };
+        let mut found = Vec::new();
+        for index in self.used_blocks() {
+            let bytes = self.block(index).into_iter().flatten();
+            let above = (index * BLOCK..).zip(bytes).filter(|(_, byte)| **byte > most_byte);
+            found.extend(above.map(|(cluster, _)| cluster));
+        }
+        found
     }
 
     /// Adds `weight` to each of `len` clusters from `first` on; those behind the last one are left out.
@@ -102,7 +112,9 @@ impl Counts {
 
     fn add_within_block(&mut self, first: u64, end: u64, weight: u64) {
         let range = to_usize(first % BLOCK)..to_usize(first % BLOCK + (end - first));
-        let Some(bytes) = self.block_mut(first / BLOCK).and_then(|block| block.get_mut(range)) else { return };
+        let Some(bytes) = self.block_mut(first / BLOCK).and_then(|block| block.get_mut(range)) else {
+            return;
+        };
         let highest = bytes.iter().fold(0, |highest: u8, byte| highest.max(*byte));
         if let Some(step) = u8::try_from(weight).ok().filter(|step| step.saturating_add(highest) < MANY) {
             bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_add(step));
@@ -189,7 +201,8 @@ mod tests {
             assert!(!counts.all_are(base + 4096, 2, true));
             assert!(counts.all_are(base, 4000, false) && !counts.all_are(base, 4001, false));
             assert!(!counts.all_are(base + 19_999, 2, false), "behind the end nothing is known");
-            assert_eq!(counts.large().count(), 2);
+            assert_eq!(counts.above(255), [base + 4096]);
+            assert_eq!(counts.above(1), [base + 4095, base + 4096]);
         }
     }
 

@@ -116,7 +116,9 @@ impl fmt::Display for Finding {
 impl Finding {
     fn write_snapshot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::IncompleteSnapshot { index } => write!(f, "ERROR snapshot table entry {index} is incomplete"),
+            Self::IncompleteSnapshot { index } => {
+                write!(f, "ERROR snapshot table entry {index} is incomplete")
+            }
             Self::SnapshotL1Unaligned { id, name, offset } => write!(
                 f,
                 "ERROR snapshot {id} ({name}) l1_offset={offset:#x}: L1 table is not cluster aligned; snapshot table \
@@ -189,7 +191,10 @@ impl Finding {
                 f.write_str("ERROR: Unallocated cluster has non-zero subcluster allocation map")
             }
             Self::DataUnaligned { offset } => {
-                write!(f, "ERROR offset={offset:x}: Data cluster is not properly aligned; L2 entry corrupted.")
+                write!(
+                    f,
+                    "ERROR offset={offset:x}: Data cluster is not properly aligned; L2 entry corrupted."
+                )
             }
             Self::PreallocatedUnaligned { offset } => write!(
                 f,
@@ -214,8 +219,9 @@ impl Finding {
             }
             Self::RefblockUnusable { index, offset } => write!(
                 f,
-                "qcow2: Image is corrupt: Refblock offset {offset:#x} unaligned (reftable index: {index:#x}); \
-                 further non-fatal corruption events will be suppressed"
+                "qcow2: Image is corrupt: Refblock offset {offset:#x} unaligned (reftable index: {}{index:x}); \
+                 further non-fatal corruption events will be suppressed",
+                if *index == 0 { "" } else { "0x" }
             ),
             _ => Ok(()),
         }

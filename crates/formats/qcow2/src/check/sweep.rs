@@ -53,7 +53,9 @@ mod tests {
     #[test]
     fn overlaps_are_weighted_and_gaps_left_out() {
         let mut sweep = Sweep::default();
-        [(0, 10), (5, 10), (5, 2), (20, 1), (30, 0)].into_iter().for_each(|(start, len)| sweep.add(start, len));
+        [(0, 10), (5, 10), (5, 2), (20, 1), (30, 0)]
+            .into_iter()
+            .for_each(|(start, len)| sweep.add(start, len));
         let found: Vec<_> = sweep.finish().iter().map(|w| (w.start, w.len, w.weight)).collect();
         assert_eq!(found, [(0, 5, 1), (5, 2, 3), (7, 3, 2), (10, 5, 1), (20, 1, 1)]);
     }

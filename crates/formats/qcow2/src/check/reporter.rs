@@ -1,0 +1,51 @@
+//! Findings on their way out: counted and said.
+
+use diskimg_core::CheckReport;
+
+use super::finding::{Class, Finding};
+use super::stored::{RefblockPlace, Stored};
+
+/// Counts findings and passes their texts on.
+pub(super) struct Reporter<'a> {
+    say: &'a mut dyn FnMut(&str),
+    /// What was found so far.
+    pub report: CheckReport,
+    said_unusable: bool,
+}
+
+impl<'a> Reporter<'a> {
+    /// A reporter that tells `say`.
+    pub(super) fn new(say: &'a mut dyn FnMut(&str)) -> Self {
+        Self { say, report: CheckReport::default(), said_unusable: false }
+    }
+
+    /// Takes a finding in.
+    pub(super) fn find(&mut self, finding: &Finding) {
+        let counter = match finding.class() {
+            Class::Corruption => Some(&mut self.report.corruptions),
+            Class::Leak => Some(&mut self.report.leaks),
+            Class::CheckError => Some(&mut self.report.check_errors),
+            Class::Remark => None,
+        };
+        if let Some(counter) = counter {
+            *counter = counter.saturating_add(1);
+        }
+        (self.say)(&finding.to_string());
+    }
+
+    /// The stored refcount of `cluster`; says once why one can't be had.
+    ///
+    /// # Errors
+    /// The error number of the failed reading.
+    pub(super) fn refcount(&mut self, stored: &Stored<'_>, cluster: u64) -> Result<u64, i32> {
+        let refcount = stored.get(cluster);
+        if refcount.is_err()
+            && !self.said_unusable
+            && let (index, RefblockPlace::Unaligned(offset)) = stored.place(cluster)
+        {
+            self.said_unusable = true;
+            self.find(&Finding::RefblockUnusable { index, offset });
+        }
+        refcount
+    }
+}

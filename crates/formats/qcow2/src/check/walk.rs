@@ -1,0 +1,244 @@
+//! The walk that reports: all references in their traditional order, looking closely only where the counting found
+//! something. It changes nothing and counts only what is to be reported.
+//!
+//! A damaged table that is used by many L1 entries is looked at again for each of them, up to a budget: a hostile image
+//! must not keep anyone busy.
+
+use std::collections::{BTreeMap, HashSet};
+
+use diskimg_core::{BlockDevice, Result, Task};
+
+use super::counts::Counts;
+use super::entry::{Target, entries_of, judge};
+use super::finding::Finding;
+use super::layout::{Layout, read_pieces};
+use super::reporter::Reporter;
+use super::stored::Stored;
+use super::tables::{Found, TablePlace, bitmap_cluster, words};
+use crate::entry::{COPIED, ClusterKind, L1_RESERVED, L1Entry};
+
+/// Entries that are looked at again because their table is used again.
+const REPETITION_BUDGET: u64 = 1 << 28;
+
+/// What a walk needs to know.
+pub(super) struct Walk<'a, 'r> {
+    storage: &'a dyn BlockDevice,
+    layout: &'a Layout,
+    found: &'a Found,
+    task: &'a Task<'a>,
+    reporter: &'a mut Reporter<'r>,
+    /// References so far of the clusters that get more than a refcount can hold.
+    overflowing: BTreeMap<u64, u64>,
+    seen: HashSet<u64>,
+    budget: u64,
+    buf: Vec<u8>,
+}
+
+impl<'a, 'r> Walk<'a, 'r> {
+    /// A walk over the image in `storage` after it was counted.
+    pub(super) fn new(
+        storage: &'a dyn BlockDevice,
+        layout: &'a Layout,
+        found: &'a Found,
+        counts: &Counts,
+        task: &'a Task<'a>,
+        reporter: &'a mut Reporter<'r>,
+    ) -> Self {
+        let most = layout.geo.max_refcount();
+        let overflowing = counts.above(most).into_iter().map(|cluster| (cluster, 0)).collect();
+        let (seen, budget, buf) = (HashSet::new(), REPETITION_BUDGET, Vec::new());
+        Self { storage, layout, found, task, reporter, overflowing, seen, budget, buf }
+    }
+
+    /// True if there is anything to report.
+    pub(super) fn is_worth_it(&self) -> bool {
+        self.found.elsewhere || !self.found.suspicious.is_empty() || !self.overflowing.is_empty()
+    }
+
+    /// The layout it works with.
+    pub(super) const fn layout(&self) -> &'a Layout {
+        self.layout
+    }
+
+    /// Something found beside the references.
+    pub(super) fn find(&mut self, finding: &Finding) {
+        self.reporter.find(finding);
+    }
+
+    /// A region that is referenced.
+    pub(super) fn region(&mut self, offset: u64, len: u64) {
+        match self.layout.region(offset, len) {
+            Err(_) => self.reporter.find(&Finding::RegionBeyondEnd { offset, len }),
+            Ok(clusters) if !self.overflowing.is_empty() => {
+                let most = self.layout.geo.max_refcount();
+                let range = clusters.first..clusters.first.saturating_add(clusters.count);
+                for (cluster, references) in self.overflowing.range_mut(range) {
+                    if *references == most {
+                        self.reporter.find(&Finding::Overflow { offset: self.layout.start_of(*cluster) });
+                    } else {
+                        *references += 1;
+                    }
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+
+    /// An L1 table in memory and all that it references.
+    ///
+    /// # Errors
+    /// The storage's; `Cancelled`.
+    pub(super) fn tree(&mut self, entries: impl Iterator<Item = u64>) -> Result<()> {
+        for entry in entries.filter(|entry| *entry != 0) {
+            self.task.check()?;
+            if entry & L1_RESERVED != 0 {
+                self.reporter.find(&Finding::L1Reserved { entry });
+            }
+            let offset = L1Entry(entry).offset();
+            self.region(offset, self.layout.geo.cluster_size());
+            if !self.layout.geo.is_aligned(offset) {
+                self.reporter.find(&Finding::L2TableUnaligned { offset });
+            }
+            if (self.found.suspicious.contains(&offset) || !self.overflowing.is_empty()) && self.admit(offset)
+            {
+                self.table(offset)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An L1 table on the host.
+    ///
+    /// # Errors
+    /// As [`Walk::tree`].
+    pub(super) fn stored_tree(&mut self, place: TablePlace) -> Result<()> {
+        self.region(place.offset, place.len());
+        self.each_piece(place, |walk, piece| walk.tree(words(piece)))
+    }
+
+    /// A bitmap's table and its data.
+    ///
+    /// # Errors
+    /// As [`Walk::tree`].
+    pub(super) fn bitmap(&mut self, place: TablePlace) -> Result<()> {
+        self.region(place.offset, place.len());
+        self.each_piece(place, |walk, piece| {
+            for entry in words(piece) {
+                if let Some(offset) = bitmap_cluster(walk.layout, entry)? {
+                    walk.region(offset, walk.layout.geo.cluster_size());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads a table as far as the file has it; what lies behind is zeros, which say nothing.
+    fn each_piece(
+        &mut self,
+        place: TablePlace,
+        mut each: impl FnMut(&mut Self, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let room = self.layout.file_len.saturating_sub(place.offset);
+        let len = place.len().min(room);
+        if !self.spend(len / 8) {
+            return Ok(());
+        }
+        let (storage, mut buf) = (self.storage, Vec::new());
+        read_pieces(storage, place.offset, len, &mut buf, |piece| each(self, piece))
+    }
+
+    /// True if the table may be looked at: the first time always, then as long as the budget lasts.
+    fn admit(&mut self, offset: u64) -> bool {
+        self.seen.insert(offset) || self.spend(self.layout.geo.l2_entries())
+    }
+
+    fn spend(&mut self, entries: u64) -> bool {
+        match self.budget.checked_sub(entries) {
+            Some(left) => {
+                self.budget = left;
+                true
+            }
+            None => {
+                if self.budget != 0 {
+                    self.budget = 0;
+                    self.reporter.find(&Finding::Repetitive);
+                }
+                false
+            }
+        }
+    }
+
+    fn table(&mut self, offset: u64) -> Result<()> {
+        let (storage, layout) = (self.storage, self.layout);
+        let mut buf = std::mem::take(&mut self.buf);
+        let mut index = 0;
+        read_pieces(storage, offset, layout.geo.cluster_size(), &mut buf, |piece| {
+            for (at, entry) in entries_of(piece, layout.geo.extended_l2, index) {
+                index = at + 1;
+                if entry.descriptor == 0 && entry.bitmap == 0 {
+                    continue;
+                }
+                match judge(layout, entry, at, &mut |finding| self.reporter.find(&finding)) {
+                    Target::Compressed { offset, len } => self.region(offset, len),
+                    Target::Cluster(offset) if !layout.data_file => {
+                        self.region(offset, layout.geo.cluster_size());
+                    }
+                    Target::Cluster(_) | Target::Nothing => {}
+                }
+            }
+            Ok(())
+        })?;
+        self.buf = buf;
+        Ok(())
+    }
+
+    /// The COPIED flags of the active tables: each must say whether the stored refcount is one.
+    ///
+    /// # Errors
+    /// The storage's; `Cancelled`.
+    pub(super) fn flags(&mut self, l1: &[u64], stored: &Stored<'_>) -> Result<()> {
+        self.seen.clear();
+        for (index, entry) in l1.iter().enumerate() {
+            let offset = L1Entry(*entry).offset();
+            if offset == 0 {
+                continue;
+            }
+            self.task.check()?;
+            let Ok(refcount) = self.reporter.refcount(stored, offset >> self.layout.geo.cluster_bits) else {
+                continue;
+            };
+            if (refcount == 1) != L1Entry(*entry).is_copied() {
+                self.reporter.find(&Finding::L1Copied { index, entry: *entry, refcount });
+            }
+            if self.found.suspicious.contains(&offset) && self.admit(offset) {
+                self.table_flags(offset, stored)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn table_flags(&mut self, offset: u64, stored: &Stored<'_>) -> Result<()> {
+        let (storage, layout) = (self.storage, self.layout);
+        let mut buf = std::mem::take(&mut self.buf);
+        read_pieces(storage, offset, layout.geo.cluster_size(), &mut buf, |piece| {
+            for (_, entry) in entries_of(piece, layout.geo.extended_l2, 0) {
+                let kind = entry.kind(&layout.geo, layout.data_file);
+                if !matches!(kind, ClusterKind::Normal | ClusterKind::ZeroAllocated) {
+                    continue;
+                }
+                let refcount = if layout.data_file {
+                    Ok(1)
+                } else {
+                    self.reporter.refcount(stored, entry.offset() >> layout.geo.cluster_bits)
+                };
+                let copied = entry.descriptor & COPIED != 0;
+                if let Some(refcount) = refcount.ok().filter(|refcount| (*refcount == 1) != copied) {
+                    self.reporter.find(&Finding::L2Copied { entry: entry.descriptor, refcount });
+                }
+            }
+            Ok(())
+        })?;
+        self.buf = buf;
+        Ok(())
+    }
+}
