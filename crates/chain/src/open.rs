@@ -64,7 +64,23 @@ pub(crate) fn open(ctx: &Context, spec: &ImageSpec, opts: &OpenOptions) -> Resul
             name: reference.name.clone(),
         },
     };
-    open_chain(ctx, Request { name, options, usage: Usage::new(opts), trust, nesting: 0 })
+    let mut request = Request { name, options, usage: Usage::new(opts), trust, nesting: 0 };
+    absorb_json(&mut request)?;
+    refuse_same_node_names(&request.options)?;
+    open_chain(ctx, request)
+}
+
+/// Node names are of no use here, but two nodes can't have the same.
+fn refuse_same_node_names(options: &RuntimeOptions) -> Result<()> {
+    let is_name = |key: &str| key == "node-name" || key.ends_with(".node-name");
+    let mut names: Vec<&RuntimeValue> = Vec::new();
+    for (_, value) in options.iter().filter(|(key, _)| is_name(key)) {
+        if names.contains(&value) {
+            return Err(Error::invalid(format!("Duplicate nodes with node-name='{value}'")));
+        }
+        names.push(value);
+    }
+    Ok(())
 }
 
 /// Opens a node and its chain.
@@ -103,6 +119,9 @@ fn open_layer(ctx: &Context, mut request: Request, seen: &mut Vec<String>) -> Re
     let generic = Generic::take(&mut request.options)?;
     generic.check_write(request.usage.write)?;
     request.usage.force_share |= generic.force_share == Some(true);
+    if request.usage.force_share && generic.read_only == Some(false) {
+        return Err(force_share_write());
+    }
     request.usage.cache = generic.cache(request.usage.cache);
     let driver = take_only_text(&mut request.options, "driver");
     let format = match driver.as_deref() {
@@ -378,20 +397,18 @@ fn backing_request(
     let forced = !options.is_empty();
     let names_file = options.iter().any(|(name, _)| name == "file" || name.starts_with("file."));
     let (mut name, mut trust) = (None, Trust::User);
-    if let Some(stored) = stored.filter(|_| !names_file) {
-        let folder = Some(filename).filter(|name| !name.is_empty());
-        let resolved = resolve_backing(folder, &stored.name);
-        name = Some(resolved.ok_or_else(|| {
-            Error::invalid(format!(
-                "Cannot use relative backing file name '{}' without a folder",
-                stored.name
-            ))
-        })?);
-        trust = Trust::Image { kind: ReferenceKind::Backing, from: filename.to_owned(), name: stored.name };
-        if let Some(format) = stored.format.filter(|format| !format.is_empty()) {
-            if options.get("driver").is_none() {
-                options.set("driver", RuntimeValue::Str(format));
-            }
+    if let Some(stored) = stored {
+        let format = stored.format.filter(|format| !format.is_empty() && options.get("driver").is_none());
+        if let Some(format) = format {
+            options.set("driver", RuntimeValue::Str(format));
+        }
+        if !names_file {
+            let folder = Some(filename).filter(|name| !name.is_empty());
+            let resolved = resolve_backing(folder, &stored.name);
+            let text = || format!("Cannot use relative backing file name '{}' without a folder", stored.name);
+            name = Some(resolved.ok_or_else(|| Error::invalid(text()))?);
+            let kind = ReferenceKind::Backing;
+            trust = Trust::Image { kind, from: filename.to_owned(), name: stored.name };
         }
     }
     let usage = request.usage.of_backing();

@@ -143,11 +143,13 @@ pub fn parse_json(text: &str) -> Result<RuntimeOptions> {
     let Json::Object(pairs) = parsed else { return Err(Error::invalid("Invalid JSON object given")) };
     let mut flat = Vec::new();
     flatten(String::new(), pairs, &mut flat);
-    // What is nested wins over a dotted name.
+    // What is nested wins over a dotted name. The last one comes first, as in messages about what nobody knows.
     flat.sort_by_key(|(_, _, depth)| *depth);
     let mut options = RuntimeOptions::new();
-    for (key, value, _) in flat {
-        options.set(key, value);
+    for (key, value, _) in flat.into_iter().rev() {
+        if options.get(&key).is_none() {
+            options.set(key, value);
+        }
     }
     Ok(options)
 }
