@@ -1,23 +1,19 @@
 //! Creating host files.
 //!
 //! Invariants: an existing file is locked before it is emptied, so that an image in use keeps its bytes; a file that
-//! can't be given its length stays behind empty, as with qemu-img; a device node keeps its contents but for the first
-//! sector, so that no old header is found there.
+//! can't be given its length stays behind empty, as with qemu-img; a device node keeps its contents.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 
 use diskimg_core::options::{OptKind, OptSpec, OptUse};
 use diskimg_core::protocol::{CacheMode, LockSpec, ProtocolCreate};
-use diskimg_core::{BlockDevice, Error, Prealloc, Result, to_usize};
+use diskimg_core::{BlockDevice, Error, Prealloc, Result};
 use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
 
 use crate::device::{FileDevice, FileKind};
 use crate::errors::cannot_create;
 use crate::open::FileOptions;
-
-/// What is cleared at the start of a device node, in bytes.
-const HEADER: u64 = 512;
 
 const fn option(name: &'static str, kind: OptKind, help: &'static str) -> OptSpec {
     OptSpec { name, kind, help, default: None, usage: OptUse::CREATE }
@@ -53,7 +49,7 @@ pub(crate) fn create(request: &ProtocolCreate<'_>) -> Result<()> {
     let options = FileOptions::new().write(true).cache(CacheMode::Unsafe).lock(Some(LockSpec::CREATE));
     let device = options.finish(filename, file)?;
     if device.kind != FileKind::Regular {
-        return create_on_device(&device, request);
+        return check_device(&device, request);
     }
     device.set_len(0, Prealloc::Off)?;
     if request.options.get_bool("nocow") {
@@ -65,7 +61,7 @@ pub(crate) fn create(request: &ProtocolCreate<'_>) -> Result<()> {
     device.set_len(request.size, request.prealloc)
 }
 
-fn create_on_device(device: &FileDevice, request: &ProtocolCreate<'_>) -> Result<()> {
+fn check_device(device: &FileDevice, request: &ProtocolCreate<'_>) -> Result<()> {
     if request.prealloc != Prealloc::Off {
         let text = format!("Unsupported preallocation mode '{}'", request.prealloc.name());
         return Err(Error::unsupported(text));
@@ -73,7 +69,7 @@ fn create_on_device(device: &FileDevice, request: &ProtocolCreate<'_>) -> Result
     if request.size > device.len() {
         return Err(Error::unsupported("Cannot grow device files"));
     }
-    device.write_at(0, &vec![0; to_usize(HEADER.min(device.len()))])
+    Ok(())
 }
 
 /// Removes a file that could not be finished.

@@ -2,7 +2,7 @@
 
 use diskimg_core::driver::{CreateContext, Measure, MeasureInput};
 use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
-use diskimg_core::{Error, Prealloc, Result, align_up};
+use diskimg_core::{Error, Prealloc, Result, align_up, to_usize};
 
 use crate::SECTOR;
 
@@ -31,7 +31,8 @@ fn size(options: &ParsedOptions) -> Result<u64> {
     align_up(size, SECTOR).ok_or_else(|| Error::limit("File too large"))
 }
 
-/// Gives the empty storage its length; one of fixed length has to be long enough.
+/// Gives the empty storage its length. One of fixed length has to be long enough, and loses its first sector, so that
+/// no old header is found there.
 pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     let (size, prealloc) = (size(context.options)?, prealloc(context.options)?);
     if context.storage.limits().growable {
@@ -43,7 +44,8 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     if size > context.storage.len() {
         return Err(Error::unsupported("Cannot grow device files"));
     }
-    Ok(())
+    let head = to_usize(SECTOR.min(context.storage.len()));
+    context.storage.write_at(0, &vec![0; head])
 }
 
 /// An image takes as much as it is long: holes are the file system's matter.

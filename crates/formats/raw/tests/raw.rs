@@ -198,6 +198,16 @@ fn creating_rounds_the_size_up_and_knows_the_modes() {
     assert_eq!(storage.len(), 2048);
     assert_eq!(create(&storage, "preallocation=foo").unwrap_err().joined(), "invalid parameter value: foo");
 
+    // A memory device of fixed length, as a block device has it.
+    let image = open(4096, &[("size", RuntimeValue::Uint(4096))]).unwrap();
+    image.write_at(0, &[7; 1024]).unwrap();
+    let fixed: Arc<dyn BlockDevice> = image;
+    assert!(create(&fixed, "size=8k").is_err());
+    create(&fixed, "size=2k").unwrap();
+    let mut bytes = [1; 1024];
+    fixed.read_at(0, &mut bytes).unwrap();
+    assert_eq!((&bytes[..512], &bytes[512..]), ([0; 512].as_slice(), [7; 512].as_slice()));
+
     let fixed: Arc<dyn BlockDevice> = Arc::new(NullDevice::new(4096));
     create(&fixed, "size=4k").unwrap();
     assert_eq!(create(&fixed, "size=4097").unwrap_err().joined(), "Cannot grow device files");
