@@ -34,7 +34,7 @@ impl ProgressBar {
         self.print(0);
     }
 
-    /// Prints that all is done.
+    /// Prints once more that all is done.
     pub(crate) fn finish(&self) {
         self.print(FULL);
     }

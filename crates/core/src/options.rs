@@ -233,7 +233,7 @@ impl ParsedOptions {
 fn shown_value(kind: OptKind, text: &str, value: &OptValue) -> String {
     match (kind, value) {
         (OptKind::Size, OptValue::Number(number)) => number.to_string(),
-        (OptKind::Bool, OptValue::Bool(on)) => if *on { "on" } else { "off" }.to_owned(),
+        (OptKind::Number, OptValue::Number(number)) => number.cast_signed().to_string(),
         _ => text.to_owned(),
     }
 }

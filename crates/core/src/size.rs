@@ -101,24 +101,26 @@ pub fn parse_option_size(name: &str, text: &str) -> Result<u64> {
     })
 }
 
-/// An option's number: decimal, octal with `0`, hexadecimal with `0x`.
+/// An option's number: decimal, octal with `0`, hexadecimal with `0x`. Negative ones count down from 2^64.
 ///
 /// # Errors
 /// `InvalidArg` with qemu-img's wording.
 pub fn parse_option_number(name: &str, text: &str) -> Result<u64> {
-    let digits = text.trim_start();
-    let digits = digits.strip_prefix('+').unwrap_or(digits);
-    let parsed = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None if digits.len() > 1 && digits.starts_with('0') => u64::from_str_radix(digits, 8),
-        None => digits.parse(),
+    let trimmed = text.trim_start();
+    let (negative, digits) = match trimmed.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, trimmed.strip_prefix('+').unwrap_or(trimmed)),
     };
-    parsed.map_err(|error| match error.kind() {
-        std::num::IntErrorKind::PosOverflow => {
-            Error::invalid(format!("Value '{text}' is too large for parameter '{name}'"))
-        }
-        _ => Error::invalid(format!("Parameter '{name}' expects a number")),
-    })
+    let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(hex) => (hex, 16),
+        None => (digits, if digits.starts_with('0') { 8 } else { 10 }),
+    };
+    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+        return Err(Error::invalid(format!("Parameter '{name}' expects a number")));
+    }
+    let too_large = |_| Error::invalid(format!("Value '{text}' is too large for parameter '{name}'"));
+    let value = u64::from_str_radix(digits, radix).map_err(too_large)?;
+    Ok(if negative { value.wrapping_neg() } else { value })
 }
 
 /// A size given on a command line; `what` names it in the message (`image size`, `bs`, …).
@@ -168,5 +170,17 @@ mod tests {
         for text in ["16E", "18446744073709551616", "0x10000000000000000", "-1", "-0"] {
             assert_eq!(parse_size(text), Err(SizeError::Range), "{text}");
         }
+    }
+
+    #[test]
+    fn option_numbers_have_three_bases_and_wrap() {
+        let number = |text| parse_option_number("n", text).map_err(|error| error.to_string());
+        assert_eq!([number("16"), number("020"), number(" +0x10")], [Ok(16), Ok(16), Ok(16)]);
+        assert_eq!(number("-1"), Ok(u64::MAX));
+        for text in ["", "++1", "--1", "08", "0x", "1k"] {
+            assert_eq!(number(text), Err("Parameter 'n' expects a number".to_owned()), "{text}");
+        }
+        let large = "Value '18446744073709551616' is too large for parameter 'n'";
+        assert_eq!(number("18446744073709551616"), Err(large.to_owned()));
     }
 }

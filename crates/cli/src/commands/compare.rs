@@ -101,9 +101,6 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let options = CompareOptions { strict: args.strict, ..CompareOptions::default() };
     let report = compare(&left, &right, &options, &Task::reporting(&progress));
     let report = report.map_err(|error| failed(ui.library_error(&error)))?;
-    if report.difference.is_none() {
-        progress.finish();
-    }
     if !args.quiet {
         ui.print(&verdict(&report));
     }

@@ -260,8 +260,10 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let options = args.options(&context, &target);
     let sources: Vec<&Node> = sources.iter().collect();
     let task = Task::reporting(&progress);
-    convert(&sources, &target.node, &options, &task).map_err(|error| ui.library_error(&error))?;
-    progress.finish();
+    let report = convert(&sources, &target.node, &options, &task);
+    if report.map_err(|error| ui.library_error(&error))?.written > 0 {
+        progress.finish();
+    }
     Ok(())
 }
 
