@@ -13,10 +13,10 @@ const CHUNK: u64 = 1 << 20;
 impl Qcow2 {
     /// Makes guest range `range` read as zeros.
     pub(crate) fn zero_guest(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
+        self.before_change()?;
         if self.version == 2 && self.has_backing() {
             return Err(Error::unsupported("a version 2 image can't hide its backing file with zeros"));
         }
-        self.before_change()?;
         let geo = self.meta.geo;
         let whole = self.whole_units(range, geo.subcluster_size());
         if whole.is_empty() {
@@ -126,6 +126,7 @@ impl Qcow2 {
 
     /// Forgets the contents of the whole clusters in `range`: they read as zeros afterwards.
     pub(crate) fn discard_guest(&self, range: ByteRange) -> Result<()> {
+        self.before_change()?;
         if self.version == 2 && self.has_backing() {
             return Err(Error::unsupported("a version 2 image can't hide its backing file with zeros"));
         }
@@ -134,7 +135,6 @@ impl Qcow2 {
         if whole.is_empty() {
             return Ok(());
         }
-        self.before_change()?;
         if self.settings.discard_no_unref && self.version > 2 {
             return self.zero_clusters(whole, false);
         }

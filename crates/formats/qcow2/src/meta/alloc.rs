@@ -95,11 +95,9 @@ impl State {
                     continue 'again;
                 }
             }
-            let mut at = first;
+            let (mut at, mut spare) = (first, first + count);
             while at < first + count {
-                if self.ensure_refblock(at)? {
-                    continue 'again;
-                }
+                self.ensure_refblock_behind(at, &mut spare)?;
                 at = (self.refblock_index(at) + 1) * self.geo.refblock_entries();
             }
             return self.take(Clusters { first, count });
@@ -148,6 +146,29 @@ impl State {
         self.index.refblocks.insert(cluster);
         self.set_refcount(cluster, 1)?;
         Ok(true)
+    }
+
+    /// Makes sure that something counts `cluster`, which belongs to a run that must not be split: its refcount block is
+    /// made in the first free cluster at or behind `spare`, which moves on.
+    fn ensure_refblock_behind(&mut self, cluster: u64, spare: &mut u64) -> Result<(), Miss> {
+        let block = self.refblock_index(cluster);
+        if block < self.reftable.len() && self.refblock_offset(block)? != 0 {
+            return Ok(());
+        }
+        let place = self.next_free(spare)?;
+        *spare = place + 1;
+        if block >= self.reftable.len() {
+            // A longer table must not take clusters of the run, nor the place that was found.
+            return Err(Miss::Reftable(self.refblock_index(place) + 1));
+        }
+        if self.refblock_index(place) != block {
+            self.ensure_refblock_behind(place, spare)?;
+        }
+        let offset = place << self.geo.cluster_bits;
+        self.insert_zero_slices(super::Which::Refcounts, offset);
+        self.reftable.set(block, offset);
+        self.index.refblocks.insert(place);
+        self.set_refcount(place, 1)
     }
 
     /// A place for a compressed payload of `len` bytes (less than a cluster): right behind the one before where it fits.

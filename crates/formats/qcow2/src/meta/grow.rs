@@ -137,7 +137,7 @@ impl ReftablePlan {
     fn for_block(state: &State, block: u64) -> Result<Self> {
         let geo = &state.geo;
         let per_block = geo.refblock_entries();
-        let (mut blocks, mut table_clusters) = (1, 0);
+        let (mut blocks, mut table_clusters) = (2, 0);
         loop {
             let needed = block + blocks;
             let wanted = (needed + needed / 2 + 1) * 8;

@@ -18,6 +18,7 @@ mod overlap;
 pub(crate) mod refcounts;
 mod requests;
 mod slices;
+mod survey;
 mod table;
 mod write_back;
 

@@ -164,31 +164,6 @@ impl Meta {
         })
     }
 
-    /// Gives back refcount blocks that count nothing but themselves.
-    pub(crate) fn drop_empty_refblocks(&self) -> Result<()> {
-        let blocks = self.state.read().reftable.len();
-        for block in 0..blocks {
-            self.change(|state| {
-                let offset = state.refblock_offset(block)?;
-                let own = offset >> state.geo.cluster_bits;
-                if offset == 0 || state.refblock_index(own) != block {
-                    return Ok(());
-                }
-                let first = block * state.geo.refblock_entries();
-                for cluster in first..first + state.geo.refblock_entries() {
-                    let wanted = u64::from(cluster == own);
-                    if state.refcount(cluster)? != wanted {
-                        return Ok(());
-                    }
-                }
-                state.reftable.set(block, 0);
-                state.index.refblocks.remove(&own);
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-
     /// The header as it is now.
     pub(crate) fn header(&self) -> Header {
         self.state.read().header.clone()
@@ -199,53 +174,5 @@ impl Meta {
         let state = self.state.read();
         let (l1, reftable) = (state.l1.entries().to_vec(), state.reftable.entries().to_vec());
         Tables { header: state.header.clone(), l1, reftable }
-    }
-
-    /// True if at least `threshold` of the first `clusters` host clusters are counted.
-    pub(crate) fn counts_at_least(&self, threshold: u64, clusters: u64) -> Result<bool> {
-        let per_block = self.geo.refblock_entries();
-        let mut counted = 0;
-        for block in 0..clusters.div_ceil(per_block) {
-            let first = block * per_block;
-            let end = clusters.min(first + per_block);
-            counted += self.look(|state| {
-                if state.refblock_offset(block)? == 0 {
-                    return Ok(0);
-                }
-                let mut here = 0;
-                for cluster in first..end {
-                    here += u64::from(state.refcount(cluster)? != 0);
-                }
-                Ok(here)
-            })?;
-            if counted >= threshold {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// First byte behind the last cluster that is counted.
-    pub(crate) fn counted_end(&self) -> Result<u64> {
-        let geo = self.geo;
-        let blocks = self.state.read().reftable.len();
-        for block in (0..blocks).rev() {
-            let first = block * geo.refblock_entries();
-            let last = self.look(|state| {
-                if state.refblock_offset(block)? == 0 {
-                    return Ok(None);
-                }
-                for cluster in (first..first + geo.refblock_entries()).rev() {
-                    if state.refcount(cluster)? != 0 {
-                        return Ok(Some(cluster));
-                    }
-                }
-                Ok(None)
-            })?;
-            if let Some(cluster) = last {
-                return Ok((cluster + 1) << geo.cluster_bits);
-            }
-        }
-        Ok(geo.cluster_size())
     }
 }
