@@ -33,7 +33,8 @@ pub fn cases() -> Vec<Case> {
     for (bits, damage) in WIDTHS {
         let name = format!("check/refcount_bits={bits}/{}", damage.trim());
         let case = Case::new(name, EMPTY, "check r.qcow2 && check --output=json r.qcow2");
-        let set_up = format!("create -f qcow2 -o refcount_bits={bits} r.qcow2 4M && io r.qcow2 'write -P 1 0 128k'");
+        let set_up =
+            format!("create -f qcow2 -o refcount_bits={bits} r.qcow2 4M && io r.qcow2 'write -P 1 0 128k'");
         all.push(case.with(&set_up).with(damage));
     }
     all
@@ -110,7 +111,10 @@ const REFCOUNTS: &[(&str, &str)] = &[
     ("data too high", "be16 a.qcow2 0x2000a 2"),
     ("data highest", "be16 a.qcow2 0x2000c 65535"),
     ("leak at the end", "be16 a.qcow2 0x2000e 1"),
-    ("leak within a longer file", "be16 a.qcow2 0x2000e 1 && be16 a.qcow2 0x20012 3 && truncate a.qcow2 0xa0000"),
+    (
+        "leak within a longer file",
+        "be16 a.qcow2 0x2000e 1 && be16 a.qcow2 0x20012 3 && truncate a.qcow2 0xa0000",
+    ),
     ("leak beyond the end", "be16 a.qcow2 0x20100 1"),
     ("leaks and errors", "be16 a.qcow2 0x2000a 0 && be16 a.qcow2 0x2000c 4"),
     ("all zero", "fill a.qcow2 0x20000 64k 0"),
@@ -145,7 +149,10 @@ const TABLES: &[(&str, &str)] = &[
     ("l1 empty", "be64 a.qcow2 0x30000 0"),
     ("data not copied", "be64 a.qcow2 0x40000 0x50000"),
     ("data copied and shared", "be64 a.qcow2 0x40008 0x8000000000050000"),
-    ("data shared and counted", "be64 a.qcow2 0x40000 0x50000 && be64 a.qcow2 0x40008 0x50000 && be16 a.qcow2 0x2000a 2"),
+    (
+        "data shared and counted",
+        "be64 a.qcow2 0x40000 0x50000 && be64 a.qcow2 0x40008 0x50000 && be16 a.qcow2 0x2000a 2",
+    ),
     ("data reserved bits low", "or64 a.qcow2 0x40000 0x2"),
     ("data reserved bits high", "or64 a.qcow2 0x40000 0x3f00000000000000"),
     ("data unaligned", "or64 a.qcow2 0x40000 0x200"),

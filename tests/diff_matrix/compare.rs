@@ -195,4 +195,8 @@ const CHAIN: &[&str] = &[
     "compare -U top.qcow2 mid.qcow2",
 ];
 
-const PROGRESS: &[&str] = &["compare -p data.raw plain.qcow2", "compare -p data.raw ext.qcow2", "compare -p -q data.raw plain.qcow2"];
+const PROGRESS: &[&str] = &[
+    "compare -p data.raw plain.qcow2",
+    "compare -p data.raw ext.qcow2",
+    "compare -p -q data.raw plain.qcow2",
+];

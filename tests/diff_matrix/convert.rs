@@ -12,7 +12,10 @@ pub fn cases() -> Vec<Case> {
     for name in IMAGES {
         let to_raw = group("convert", LAYOUTS, &[&format!("convert -O raw {name} out.raw")]);
         all.extend(to_raw.into_iter().map(Case::allocation));
-        all.extend(images(Files::Images, group("convert", LAYOUTS, &[&format!("convert -O qcow2 {name} out.qcow2")])));
+        all.extend(images(
+            Files::Images,
+            group("convert", LAYOUTS, &[&format!("convert -O qcow2 {name} out.qcow2")]),
+        ));
         let compressed = group("convert", LAYOUTS, &[&format!("convert -c -O qcow2 {name} out.qcow2")]);
         all.extend(images(Files::AnyLength, compressed));
     }
@@ -22,7 +25,9 @@ pub fn cases() -> Vec<Case> {
     all.extend(images(Files::Images, group("convert", SOURCE, TARGET_OPTIONS)));
     all.extend(images(Files::AnyLength, group("convert", SOURCE, COMPRESSED)));
     all.extend(group("convert", SOURCE, RAW).into_iter().map(Case::allocation));
-    all.extend(images(Files::Images, group("convert", SOURCE, PREALLOCATED)).into_iter().map(Case::allocation));
+    all.extend(
+        images(Files::Images, group("convert", SOURCE, PREALLOCATED)).into_iter().map(Case::allocation),
+    );
     all.extend(images(Files::Images, group("convert", SOURCE, PROGRESS)).into_iter().map(Case::progress));
     all.extend(images(Files::Images, group("convert", CHAINS, BACKING)));
     all.extend(images(Files::Images, group("convert", SNAPSHOTS, SNAPSHOT)));

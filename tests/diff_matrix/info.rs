@@ -20,10 +20,16 @@ pub fn cases() -> Vec<Case> {
     all.extend(group("info", BITMAPS, &["info a.qcow2", "info --output=json a.qcow2"]));
     for (what, name) in ODD_NAMES {
         let commands = format!("info \"{name}\" && info --output=json \"{name}\" && map \"{name}\"");
-        all.push(Case::new(format!("info/name/{what}"), V3, &commands).with(&format!("move a.qcow2 \"{name}\"")));
+        all.push(
+            Case::new(format!("info/name/{what}"), V3, &commands).with(&format!("move a.qcow2 \"{name}\"")),
+        );
     }
     for (what, changes) in SNAPSHOT_FIELDS {
-        let case = Case::new(format!("info/snapshots/{what}"), SNAPSHOTS, "info a.qcow2 && info --output=json a.qcow2");
+        let case = Case::new(
+            format!("info/snapshots/{what}"),
+            SNAPSHOTS,
+            "info a.qcow2 && info --output=json a.qcow2",
+        );
         all.push(case.with(changes));
     }
     all
@@ -162,7 +168,10 @@ const ODD_NAMES: &[(&str, &str)] = &[
     ("json prefix", "json:{}"),
     ("dash", "./-f.qcow2"),
     ("dmg", "a.dmg"),
-    ("long", "loooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooong"),
+    (
+        "long",
+        "loooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooong",
+    ),
 ];
 
 const SNAPSHOT_FIELDS: &[(&str, &str)] = &[

@@ -9,10 +9,14 @@ use crate::support::suite::group;
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     for name in IMAGES {
-        all.extend(group("measure", LAYOUTS, &[
-            &format!("measure {name} && measure -O qcow2 {name}"),
-            &format!("measure -O qcow2 -o cluster_size=4k --output=json {name}"),
-        ]));
+        all.extend(group(
+            "measure",
+            LAYOUTS,
+            &[
+                &format!("measure {name} && measure -O qcow2 {name}"),
+                &format!("measure -O qcow2 -o cluster_size=4k --output=json {name}"),
+            ],
+        ));
     }
     for name in OVERLAYS {
         all.extend(group("measure", CHAINS, &[&format!("measure -O qcow2 {name}")]));

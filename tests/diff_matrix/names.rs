@@ -9,12 +9,24 @@ pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     for spec in JSON {
         all.push(Case::new(format!("names/info/json:{spec}"), SMALL, &format!("info 'json:{spec}'")));
-        all.push(Case::new(format!("names/map/json:{spec}"), SMALL, &format!("map --output=json 'json:{spec}'")));
+        all.push(Case::new(
+            format!("names/map/json:{spec}"),
+            SMALL,
+            &format!("map --output=json 'json:{spec}'"),
+        ));
     }
     for spec in OPTS {
         all.push(Case::new(format!("names/info/{spec}"), SMALL, &format!("info --image-opts '{spec}'")));
-        all.push(Case::new(format!("names/map/{spec}"), SMALL, &format!("map --output=json --image-opts '{spec}'")));
-        all.push(Case::new(format!("names/resize/{spec}"), SMALL, &format!("resize --image-opts '{spec}' 8M")));
+        all.push(Case::new(
+            format!("names/map/{spec}"),
+            SMALL,
+            &format!("map --output=json --image-opts '{spec}'"),
+        ));
+        all.push(Case::new(
+            format!("names/resize/{spec}"),
+            SMALL,
+            &format!("resize --image-opts '{spec}' 8M"),
+        ));
     }
     all.extend(group("names", SMALL, PLAIN));
     all.extend(group("names", CHAINS, CHAIN));

@@ -127,8 +127,14 @@ const FIELDS: &[(&str, &str)] = &[
     ("compression type 1", "hex a.qcow2 104 01 && be64 a.qcow2 72 8"),
     ("unknown incompatible bit", "be64 a.qcow2 72 0x20"),
     ("unknown incompatible bits", "be64 a.qcow2 72 0xff00000000000060"),
-    ("named unknown incompatible bit", "hex a.qcow2 360 0007 && text a.qcow2 362 'time travel\\0' && be64 a.qcow2 72 0x80"),
-    ("named and unnamed unknown bits", "hex a.qcow2 360 0007 && text a.qcow2 362 'time travel\\0' && be64 a.qcow2 72 0x180"),
+    (
+        "named unknown incompatible bit",
+        "hex a.qcow2 360 0007 && text a.qcow2 362 'time travel\\0' && be64 a.qcow2 72 0x80",
+    ),
+    (
+        "named and unnamed unknown bits",
+        "hex a.qcow2 360 0007 && text a.qcow2 362 'time travel\\0' && be64 a.qcow2 72 0x180",
+    ),
     ("dirty bit", "be64 a.qcow2 72 1"),
     ("corrupt bit", "be64 a.qcow2 72 2"),
     ("dirty and corrupt", "be64 a.qcow2 72 3"),
@@ -139,7 +145,10 @@ const FIELDS: &[(&str, &str)] = &[
     ("bitmaps bit without bitmaps", "be64 a.qcow2 88 1"),
     ("raw external bit alone", "be64 a.qcow2 88 2"),
     ("data file bit without a name", "be64 a.qcow2 72 4"),
-    ("data file bit and name", "be64 a.qcow2 72 4 && hex a.qcow2 504 4441544100000005 && text a.qcow2 512 nosuc"),
+    (
+        "data file bit and name",
+        "be64 a.qcow2 72 4 && hex a.qcow2 504 4441544100000005 && text a.qcow2 512 nosuc",
+    ),
 ];
 
 const FIELDS_MORE: &[(&str, &str)] = &[
@@ -201,7 +210,10 @@ const FIELDS_MORE: &[(&str, &str)] = &[
 /// The area for more extensions begins at 504, after the feature table.
 const EXTENSIONS: &[(&str, &str)] = &[
     ("unknown", "hex a.qcow2 504 1234567800000005 && text a.qcow2 512 hello"),
-    ("two unknown", "hex a.qcow2 504 123456780000000568656c6c6f000000 && hex a.qcow2 520 87654321000000025858000000000000"),
+    (
+        "two unknown",
+        "hex a.qcow2 504 123456780000000568656c6c6f000000 && hex a.qcow2 520 87654321000000025858000000000000",
+    ),
     ("overruns the cluster", "hex a.qcow2 504 123456780000ffff"),
     ("length 2^32-1", "hex a.qcow2 504 12345678ffffffff"),
     ("reaches the end exactly", "hex a.qcow2 504 123456780000fe00"),
@@ -210,22 +222,46 @@ const EXTENSIONS: &[(&str, &str)] = &[
     ("backing format of 16", "hex a.qcow2 504 e2792aca00000010 && text a.qcow2 512 sixteenletters12"),
     ("backing format empty", "hex a.qcow2 504 e2792aca00000000"),
     ("data file name without bit", "hex a.qcow2 504 4441544100000005 && text a.qcow2 512 other"),
-    ("crypto on plain image", "hex a.qcow2 504 0537be7700000010 && be64 a.qcow2 512 0x70000 && be64 a.qcow2 520 0x1000"),
+    (
+        "crypto on plain image",
+        "hex a.qcow2 504 0537be7700000010 && be64 a.qcow2 512 0x70000 && be64 a.qcow2 520 0x1000",
+    ),
     ("crypto of 24", "be32 a.qcow2 32 2 && hex a.qcow2 504 0537be7700000018"),
     ("crypto unaligned", "be32 a.qcow2 32 2 && hex a.qcow2 504 0537be7700000010 && be64 a.qcow2 512 66048"),
     ("bitmaps length 16", "hex a.qcow2 504 2385287500000010"),
     ("bitmaps reserved", "be64 a.qcow2 88 1 && hex a.qcow2 504 23852875000000180000000100000001"),
     ("bitmaps none", "be64 a.qcow2 88 1 && hex a.qcow2 504 23852875000000180000000000000000"),
     ("bitmaps 65536", "be64 a.qcow2 88 1 && hex a.qcow2 504 23852875000000180001000000000000"),
-    ("bitmaps directory unaligned", "be64 a.qcow2 88 1 && hex a.qcow2 504 2385287500000018000000010000000000000000000000200000000000000200"),
-    ("bitmaps directory at 0", "be64 a.qcow2 88 1 && hex a.qcow2 504 2385287500000018000000010000000000000000000000200000000000000000"),
-    ("bitmaps directory too big", "be64 a.qcow2 88 1 && hex a.qcow2 504 2385287500000018000000010000000000000000400000000000000000060000"),
-    ("bitmaps directory empty", "be64 a.qcow2 88 1 && hex a.qcow2 504 2385287500000018000000010000000000000000000000000000000000060000"),
-    ("bitmaps without autoclear bit", "hex a.qcow2 504 2385287500000018000000010000000000000000000000200000000000060000"),
+    (
+        "bitmaps directory unaligned",
+        "be64 a.qcow2 88 1 && hex a.qcow2 504 2385287500000018000000010000000000000000000000200000000000000200",
+    ),
+    (
+        "bitmaps directory at 0",
+        "be64 a.qcow2 88 1 && hex a.qcow2 504 2385287500000018000000010000000000000000000000200000000000000000",
+    ),
+    (
+        "bitmaps directory too big",
+        "be64 a.qcow2 88 1 && hex a.qcow2 504 2385287500000018000000010000000000000000400000000000000000060000",
+    ),
+    (
+        "bitmaps directory empty",
+        "be64 a.qcow2 88 1 && hex a.qcow2 504 2385287500000018000000010000000000000000000000000000000000060000",
+    ),
+    (
+        "bitmaps without autoclear bit",
+        "hex a.qcow2 504 2385287500000018000000010000000000000000000000200000000000060000",
+    ),
     ("feature table cut", "be32 a.qcow2 116 50"),
     ("feature table empty", "be32 a.qcow2 116 0"),
-    ("feature table twice", "hex a.qcow2 504 6803f85700000030 && hex a.qcow2 512 0009 && text a.qcow2 514 second && be64 a.qcow2 72 0x200"),
-    ("feature name not ended", "be64 a.qcow2 72 0x80 && hex a.qcow2 360 0007 && text a.qcow2 362 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+    (
+        "feature table twice",
+        "hex a.qcow2 504 6803f85700000030 && hex a.qcow2 512 0009 && text a.qcow2 514 second && be64 a.qcow2 72 0x200",
+    ),
+    (
+        "feature name not ended",
+        "be64 a.qcow2 72 0x80 && hex a.qcow2 360 0007 && text a.qcow2 362 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    ),
 ];
 
 /// A version 2 image has no feature bits, but may hold anything in their place.

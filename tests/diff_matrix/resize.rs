@@ -9,11 +9,17 @@ pub fn cases() -> Vec<Case> {
     let mut all = group("resize", SIMPLE, SIMPLE_SIZES);
     all.extend(group("resize", SIMPLE, PREALLOCATION).into_iter().map(Case::allocation));
     all.extend(group("resize", SIMPLE, USAGE));
-    for name in ["plain", "v2", "c512", "c4k", "c2m", "zlib", "extz", "ext", "meta", "full", "lazy", "data", "dataraw"] {
-        all.extend(group("resize", LAYOUTS, &[
-            &format!("resize {name}.qcow2 +2M && check {name}.qcow2"),
-            &format!("resize --shrink {name}.qcow2 1M && check {name}.qcow2"),
-        ]));
+    for name in [
+        "plain", "v2", "c512", "c4k", "c2m", "zlib", "extz", "ext", "meta", "full", "lazy", "data", "dataraw",
+    ] {
+        all.extend(group(
+            "resize",
+            LAYOUTS,
+            &[
+                &format!("resize {name}.qcow2 +2M && check {name}.qcow2"),
+                &format!("resize --shrink {name}.qcow2 1M && check {name}.qcow2"),
+            ],
+        ));
     }
     all.extend(group("resize", LAYOUTS, LAYOUT));
     all.extend(group("resize", CHAINS, CHAIN));

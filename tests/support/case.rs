@@ -147,7 +147,13 @@ impl Case {
     }
 
     /// Sets the folder up afresh and runs the commands in it with one of the two programs.
-    fn run_side(&self, fixture: &Path, program: &Path, base: &Path, env: &Env) -> Result<Vec<Finished>, String> {
+    fn run_side(
+        &self,
+        fixture: &Path,
+        program: &Path,
+        base: &Path,
+        env: &Env,
+    ) -> Result<Vec<Finished>, String> {
         let dir = base.join(WORK);
         folder::copy_tree(fixture, &dir, &|name| !self.fixture.pick || self.names(name))?;
         let holders = script::run(&self.changes, &dir, &env.tools())?;
@@ -167,7 +173,9 @@ impl Case {
         let args: Vec<String> = command.iter().map(|word| word.replace("$DIR", &here)).collect();
         let mut done = process::run(program, &args, dir)?;
         for text in [&mut done.stdout, &mut done.stderr] {
-            *text = text.replace(here.as_ref(), "$DIR").replace(program.to_string_lossy().as_ref(), "$BIN/qemu-img");
+            *text = text
+                .replace(here.as_ref(), "$DIR")
+                .replace(program.to_string_lossy().as_ref(), "$BIN/qemu-img");
             if self.progress {
                 *text = fold_progress(text);
             }
@@ -304,7 +312,8 @@ pub fn fold_progress(text: &str) -> String {
     let is_progress = |part: &str| part.starts_with("    (") && part.ends_with("/100%)\r");
     let mut kept = String::new();
     for (i, part) in parts.iter().enumerate() {
-        let inside = i > 0 && is_progress(parts[i - 1]) && parts.get(i + 1).is_some_and(|next| is_progress(next));
+        let inside =
+            i > 0 && is_progress(parts[i - 1]) && parts.get(i + 1).is_some_and(|next| is_progress(next));
         if !(is_progress(part) && inside) {
             kept.push_str(part);
         }

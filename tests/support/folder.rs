@@ -31,7 +31,8 @@ impl Fixtures {
             (Arc::clone(built.entry(script.to_owned()).or_default()), number)
         };
         slot.get_or_init(|| {
-            let (made, dir) = (self.root.join(format!("made-{number}")), self.root.join(format!("set-{number}")));
+            let (made, dir) =
+                (self.root.join(format!("made-{number}")), self.root.join(format!("set-{number}")));
             fs::create_dir_all(&made).map_err(|e| e.to_string())?;
             let holders = script::run(script, &made, tools)?;
             // Space that was reserved but never written looks like a hole or like data, depending on the moment;

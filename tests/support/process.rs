@@ -54,10 +54,7 @@ pub fn run<S: AsRef<OsStr>>(program: &Path, args: &[S], dir: &Path) -> Result<Fi
     Ok(Finished { exit, stdout: text(stdout), stderr: text(stderr) })
 }
 
-fn collect<R: Read + Send + 'static>(
-    stream: R,
-    ended: mpsc::Sender<()>,
-) -> std::thread::JoinHandle<Vec<u8>> {
+fn collect<R: Read + Send + 'static>(stream: R, ended: mpsc::Sender<()>) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         // A broken pipe leaves what has been read so far, which is what the comparison should show.

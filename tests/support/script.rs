@@ -5,6 +5,7 @@
 //! | `create ARGS…` | the oracle's `qemu-img create -q ARGS…` |
 //! | `img ARGS…` | the oracle's `qemu-img ARGS…` |
 //! | `io [-f FMT] [-r] FILE CMD…` | the oracle's `qemu-io`, one `-c` for each quoted CMD |
+//! | `try-io …` | the same, whatever becomes of it |
 //! | `hold [-f FMT] [-r] FILE` | a `qemu-io` that keeps FILE open while the case runs |
 //! | `truncate FILE SIZE` | sets the length; makes the file if needed |
 //! | `fill FILE OFFSET LEN BYTE` | writes LEN bytes of one value |
@@ -100,6 +101,7 @@ fn step(words: &[String], dir: &Path, tools: &Tools<'_>, holders: &mut Vec<Holde
         }
         "img" => tool(tools.img, args, dir),
         "io" => tool(tools.io, &io_args(args), dir),
+        "try-io" => process::run(tools.io, &io_args(args), dir).map(drop),
         "hold" => {
             holders.push(Holder::start(tools.io, args, dir)?);
             Ok(())

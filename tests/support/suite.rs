@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 #[derive(Debug)]
 pub struct Env {
     root: PathBuf,
-    oracle: Option<Oracle>,
+    oracle: Option<&'static Oracle>,
     /// The oracle under the name `qemu-img`.
     pub oracle_link: PathBuf,
     /// Our binary under the name `qemu-img`: messages begin with the name that a program was called by.
@@ -30,7 +30,7 @@ pub struct Env {
 }
 
 impl Env {
-    fn new(oracle: Option<Oracle>) -> std::io::Result<Self> {
+    fn new(oracle: Option<&'static Oracle>) -> std::io::Result<Self> {
         let base = std::env::var_os("DISKIMG_TEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
         let root = base.join(format!("diff-{}", std::process::id()));
@@ -41,7 +41,7 @@ impl Env {
             Ok(link)
         };
         let our_link = link("our-bin", &oracle::our_binary())?;
-        let oracle_link = match &oracle {
+        let oracle_link = match oracle {
             Some(oracle) => link("qemu-bin", &oracle.img)?,
             None => PathBuf::from("qemu-img"),
         };
@@ -61,6 +61,11 @@ impl Env {
         })
     }
 
+    /// Where the golden files and other data of the tests lie.
+    pub fn tests_folder() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests")
+    }
+
     /// A path for a folder of one case.
     pub fn fresh_folder(&self) -> PathBuf {
         self.root.join(format!("case-{:05}", self.next.fetch_add(1, Ordering::Relaxed)))
@@ -68,7 +73,7 @@ impl Env {
 
     /// The oracle's tools.
     pub fn tools(&self) -> Tools<'_> {
-        match &self.oracle {
+        match self.oracle {
             Some(oracle) => Tools { img: &oracle.img, io: &oracle.io },
             None => Tools { img: Path::new("qemu-img"), io: Path::new("qemu-io") },
         }
@@ -147,13 +152,14 @@ pub fn run_cases(cases: Vec<Case>, least: usize) -> ExitCode {
     let mut names = HashSet::new();
     let twice: Vec<String> =
         cases.iter().filter(|c| !names.insert(c.name.clone())).map(|c| c.name.clone()).collect();
-    let mut tests = vec![Test::new("the table is large enough and has no name twice", Needs::Nothing, move |_| {
-        if commands < least {
-            return Err(format!("{commands} command lines, at least {least} are wanted"));
-        }
-        if twice.is_empty() { Ok(()) } else { Err(format!("twice: {twice:#?}")) }
-    })];
-    let texts = Oracle::find().is_none_or(|oracle| oracle.texts_are_comparable());
+    let mut tests =
+        vec![Test::new("the table is large enough and has no name twice", Needs::Nothing, move |_| {
+            if commands < least {
+                return Err(format!("{commands} command lines, at least {least} are wanted"));
+            }
+            if twice.is_empty() { Ok(()) } else { Err(format!("twice: {twice:#?}")) }
+        })];
+    let texts = Oracle::find().is_none_or(oracle::texts_are_comparable);
     for case in cases {
         if !texts && case.writes() {
             let contents = case.clone();
@@ -181,18 +187,29 @@ fn run_case(case: &Case, env: &Env, texts: bool) -> Result<(), String> {
 pub fn run_tests(mut tests: Vec<Test>) -> ExitCode {
     let arguments = Arguments::from_args();
     let oracle = Oracle::find();
-    let (present, texts) = (oracle.is_some(), oracle.as_ref().is_some_and(Oracle::texts_are_comparable));
-    match &oracle {
+    let (present, texts) = (oracle.is_some(), oracle.is_some_and(oracle::texts_are_comparable));
+    match oracle {
         None => eprintln!("no qemu-img and qemu-io in PATH: what needs them is ignored"),
         Some(oracle) if !texts => {
-            eprintln!("qemu-img is {}, not {}x: comparisons of texts are ignored", oracle.version, oracle::TEXT_VERSION);
+            eprintln!(
+                "qemu-img is {}, not {}x: comparisons of texts are ignored",
+                oracle.version,
+                oracle::TEXT_VERSION
+            );
         }
         Some(_) => {}
     }
-    if oracle::is_required() {
-        tests.insert(0, Test::new("the oracle is installed", Needs::Nothing, move |_| {
-            if present { Ok(()) } else { Err("DISKIMG_REQUIRE_ORACLE=1, and qemu-img or qemu-io is missing".to_owned()) }
-        }));
+    if Oracle::is_required() {
+        tests.insert(
+            0,
+            Test::new("the oracle is installed", Needs::Nothing, move |_| {
+                if present {
+                    Ok(())
+                } else {
+                    Err("DISKIMG_REQUIRE_ORACLE=1, and qemu-img or qemu-io is missing".to_owned())
+                }
+            }),
+        );
     }
     let env = match Env::new(oracle) {
         Ok(env) => Arc::new(env),
