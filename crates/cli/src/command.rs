@@ -19,6 +19,8 @@ pub(crate) enum Key {
     Version,
     /// Trace events.
     Trace,
+    /// Which files that an image names may be opened.
+    References,
     /// No output.
     Quiet,
     /// Show progress.

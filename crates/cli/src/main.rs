@@ -16,6 +16,7 @@ mod objects;
 mod option_help;
 mod program;
 mod progress;
+mod references;
 mod snapshot;
 mod source;
 mod ui;

@@ -9,12 +9,14 @@ use crate::command::{Key, Value, flag, value};
 use crate::commands::COMMANDS;
 use crate::getopt::{Getopt, Item, Opt, Order};
 use crate::help;
+use crate::references::References;
 use crate::ui::{Exit, Ui};
 
 const OPTIONS: &[Opt<Key>] = &[
     flag(Key::Help, "h", &["help"]),
     flag(Key::Version, "V", &["version"]),
     value(Key::Trace, "T", &["trace"]),
+    value(Key::References, "", &["references"]),
 ];
 
 /// Runs the program, called as `called` with `args`.
@@ -24,9 +26,16 @@ pub(crate) fn run(called: OsString, args: &[OsString]) -> Exit {
 
 fn run_command(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let mut getopt = Getopt::new(args, OPTIONS, Order::Strict);
+    let mut ui = ui.clone();
     while let Some(item) = getopt.next().map_err(|error| ui.option_error(&error))? {
         match item {
-            Item::Option(Key::Trace, text) => check_trace(ui, Value(text))?,
+            Item::Option(Key::Trace, text) => check_trace(&ui, Value(text))?,
+            Item::Option(Key::References, text) => {
+                let text = Value(text).text(&ui)?;
+                let policies = "permissive, same-directory, deny or listed:FILE,...";
+                ui.references = References::parse(&text)
+                    .ok_or_else(|| ui.usage(format!("--references expects {policies}, not '{text}'")))?;
+            }
             Item::Option(Key::Version, _) => {
                 ui.print(help::VERSION);
                 return Ok(());

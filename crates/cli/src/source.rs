@@ -60,12 +60,13 @@ impl Source {
     }
 }
 
-/// All formats and protocols; notices are printed.
+/// All formats and protocols; notices are printed, and files that an image names pass the gate of `--references`.
 pub(crate) fn context(ui: &Ui) -> Context {
+    let references = ui.references.clone();
     let ui = ui.clone();
     let notices = Notices::to(move |level, text| match level {
         NoticeLevel::Warning => ui.warn(text),
         NoticeLevel::Plain => ui.complain(format!("{text}\n").as_bytes()),
     });
-    Context::new(diskimg::registry()).with_notices(notices)
+    references.guard(Context::new(diskimg::registry()).with_notices(notices))
 }

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::getopt::UsageError;
+use crate::references::References;
 
 /// The program ends with this code; whatever there was to say has been printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,22 +21,24 @@ impl Exit {
     pub(crate) const FAILURE: Self = Self(1);
 }
 
-/// Where messages go and under which name.
+/// Where messages go and under which name, and what else holds for the whole run.
 #[derive(Clone, Debug)]
 pub(crate) struct Ui {
     called: OsString,
     command: Option<&'static str>,
+    /// Which files that an image names may be opened.
+    pub references: References,
 }
 
 impl Ui {
     /// Messages of a program called `called`.
     pub(crate) fn new(called: OsString) -> Self {
-        Self { called, command: None }
+        Self { called, command: None, references: References::default() }
     }
 
     /// The same for the subcommand `name`.
     pub(crate) fn for_command(&self, name: &'static str) -> Self {
-        Self { called: self.called.clone(), command: Some(name) }
+        Self { command: Some(name), ..self.clone() }
     }
 
     /// The name in messages.
