@@ -169,11 +169,18 @@ pub fn pattern(seed: u64, offset: u64, len: u64) -> Vec<u8> {
         return bytes;
     }
     let word = |number: u64| Rng::new(seed.wrapping_mul(0x1_0001) ^ (number << 20)).next_u64();
-    for (at, byte) in (offset..).zip(bytes.iter_mut()) {
-        *byte = match seed % 3 {
-            1 => word(at / 512).to_le_bytes()[0] | 1,
-            _ => word(at / 8).to_le_bytes()[to_usize(at % 8)] | 1,
-        };
+    let grain = if seed % 3 == 1 { 512 } else { 8 };
+    let mut at = 0;
+    while at < len {
+        let place = offset + at;
+        let end = len.min((place / grain + 1) * grain - offset);
+        let source = (word(place / grain) | 0x0101_0101_0101_0101).to_le_bytes();
+        let part = &mut bytes[to_usize(at)..to_usize(end)];
+        match grain {
+            8 => part.copy_from_slice(&source[to_usize(place % 8)..][..part.len()]),
+            _ => part.fill(source[0]),
+        }
+        at = end;
     }
     bytes
 }

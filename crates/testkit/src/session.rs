@@ -231,10 +231,9 @@ impl<'s> Session<'s> {
         }
         let reservation = match clusters.reserve_encoded(start, payload.len() as u64) {
             Ok(reservation) => reservation,
-            // An older cluster can't be replaced; nothing has changed.
+            // An older cluster (or its place) can't be replaced; nothing has changed.
             Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Unsupported) => {
-                let refused = self.cluster_is_there(range)? || error.kind() == ErrorKind::Unsupported;
-                return if refused { Ok(Applied::Skipped) } else { Err(error) };
+                return Ok(Applied::Skipped);
             }
             Err(error) => return Err(error),
         };
@@ -242,12 +241,6 @@ impl<'s> Session<'s> {
         bytes.truncate(to_usize(range.len));
         self.history.wrote(begin, done.is_ok(), start, bytes);
         done.map(|()| Applied::Done)
-    }
-
-    /// True if the top layer already says something of the range.
-    fn cluster_is_there(&self, range: ByteRange) -> Result<bool> {
-        let extent = self.opened().layers[0].extent_at(range)?;
-        Ok(extent.is_present() || extent.len < range.len)
     }
 
     fn read(&mut self, range: ByteRange) -> Result<Applied> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use diskimg_chain::{Node, NodeParts};
 use diskimg_core::driver::{CreateContext, FormatDriver, Notices, OpenContext, OpenMode};
 use diskimg_core::opener::{Mode, Opener, ReferenceKind, denied};
 use diskimg_core::options::{ParsedOptions, RuntimeOptions};
@@ -16,6 +17,19 @@ pub struct Opened {
     pub device: Device,
     /// The layers, top first.
     pub layers: Vec<Arc<dyn Image>>,
+}
+
+impl Opened {
+    /// `image` over `below`, joined as programs join them.
+    #[must_use]
+    pub fn chain(image: Arc<dyn Image>, below: Option<&Node>, write: bool) -> Self {
+        let mut parts = NodeParts::new(Arc::clone(&image), "image");
+        parts.mode.read_only = !write;
+        let node = Node::assemble(parts, below.cloned());
+        let lower = node.layers().skip(1).map(|layer| Arc::clone(layer.image()));
+        let layers = std::iter::once(image).chain(lower).collect();
+        Self { device: node.device().clone(), layers }
+    }
 }
 
 /// A sort of disk under test.
@@ -155,8 +169,7 @@ impl Subject for FormatSubject {
     fn open(&self, disks: &[Arc<dyn BlockDevice>], write: bool) -> Result<Opened> {
         let mode = OpenMode { write, ..OpenMode::default() };
         let image = open_image(self.driver, Arc::clone(&disks[0]), mode, &self.opener(disks))?;
-        let device = Device::with_mode(Arc::clone(&image) as Arc<dyn BlockDevice>, !write, false);
-        Ok(Opened { device, layers: vec![image] })
+        Ok(Opened::chain(image, None, write))
     }
 
     fn initial(&self) -> Vec<u8> {
