@@ -107,7 +107,7 @@ fn read_snapshots(input: &CheckInput<'_>, reporter: &mut Reporter<'_>) -> Result
 
 /// What is wrong with a snapshot's L1 table, if anything is.
 fn snapshot_damage(layout: &Layout, snapshot: &snapshot_table::Snapshot) -> Option<Finding> {
-    let (id, name) = (snapshot.shown_id(), snapshot.shown_name());
+    let (id, name) = (c_text(&snapshot.id), c_text(&snapshot.name));
     if !layout.geo.is_aligned(snapshot.l1_offset) {
         return Some(Finding::SnapshotL1Unaligned { id, name, offset: snapshot.l1_offset });
     }
@@ -115,6 +115,11 @@ fn snapshot_damage(layout: &Layout, snapshot: &snapshot_table::Snapshot) -> Opti
         return Some(Finding::SnapshotL1TooLarge { id, name, entries: snapshot.l1_size });
     }
     None
+}
+
+/// Text as C programs print it: up to the first NUL.
+fn c_text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
 fn l1_place(snapshot: &snapshot_table::Snapshot) -> TablePlace {
@@ -153,7 +158,8 @@ impl Places {
             |bitmap: &Bitmap| TablePlace { offset: bitmap.table_offset, entries: bitmap.table_size.into() };
         Self {
             header_and_l1: [(0, cluster_size), (header.l1_offset, u64::from(header.l1_size) * 8)],
-            needs_words: snapshot_l1.len() != snapshots.snapshots.len(),
+            needs_words: snapshot_l1.len() != snapshots.snapshots.len()
+                || snapshot_l1.iter().any(TablePlace::is_unreadable),
             snapshot_l1,
             tables,
             bitmap_tables: bitmaps.iter().map(bitmap_table).collect(),

@@ -109,8 +109,9 @@ impl L2Entry {
         if self.descriptor & COMPRESSED != 0 {
             return ClusterKind::Compressed;
         }
-        let allocated = self.offset() != 0 || (data_file && self.is_copied());
         let zero = !geo.extended_l2 && self.descriptor & ZERO != 0;
+        // Zeros at offset 0 are nowhere, also in a data file.
+        let allocated = self.offset() != 0 || (data_file && self.is_copied() && !zero);
         match (allocated, zero) {
             (true, true) => ClusterKind::ZeroAllocated,
             (false, true) => ClusterKind::ZeroPlain,
@@ -176,6 +177,7 @@ mod tests {
         assert_eq!(kind(0x5_0000 | COPIED, false), ClusterKind::Normal);
         assert_eq!(kind(COPIED, false), ClusterKind::Unallocated);
         assert_eq!(kind(COPIED, true), ClusterKind::Normal);
+        assert_eq!(kind(COPIED | ZERO, true), ClusterKind::ZeroPlain);
         assert_eq!(kind(COMPRESSED | 0x5_0001, false), ClusterKind::Compressed);
     }
 }

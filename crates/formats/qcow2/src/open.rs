@@ -7,7 +7,7 @@ use std::sync::Arc;
 use diskimg_core::driver::{NoticeLevel, Notices, OpenContext, OpenMode};
 use diskimg_core::opener::{Mode, ReferenceKind};
 use diskimg_core::options::RuntimeOptions;
-use diskimg_core::{BlockDevice, Error, Image, Result, to_usize};
+use diskimg_core::{BlockDevice, Error, Image, Result, read_zero_padded, to_usize};
 
 use crate::bitmap_directory::{self, Bitmap};
 use crate::cursor::check_reach;
@@ -110,7 +110,7 @@ fn read_entries(device: &dyn BlockDevice, (offset, count): (u64, u64), mode: Ope
     if mode.describe_only {
         return Ok(Vec::new());
     }
-    let there = len.min(device.len().saturating_sub(offset)) / ENTRY * ENTRY;
+    let there = len.min(device.len().saturating_sub(offset).next_multiple_of(ENTRY));
     let mut entries = vec![0; to_usize(count)];
     let mut bytes = vec![0; to_usize(there.min(TABLE_STEP))];
     for (index, part) in entries.chunks_mut(to_usize(TABLE_STEP / ENTRY)).enumerate() {
@@ -119,7 +119,7 @@ fn read_entries(device: &dyn BlockDevice, (offset, count): (u64, u64), mode: Ope
         if bytes.is_empty() {
             break;
         }
-        device.read_at(offset + at, bytes)?;
+        read_zero_padded(device, offset + at, bytes)?;
         for (entry, bytes) in part.iter_mut().zip(bytes.as_chunks().0) {
             *entry = u64::from_be_bytes(*bytes);
         }

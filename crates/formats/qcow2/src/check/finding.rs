@@ -36,6 +36,8 @@ pub(crate) enum Finding {
     SnapshotL1Unaligned { id: String, name: String, offset: u64 },
     /// A snapshot's L1 table with too many entries.
     SnapshotL1TooLarge { id: String, name: String, entries: u32 },
+    /// A snapshot's L1 table where no file has anything: the end of the check.
+    L1Unreadable,
     /// An L2 entry with reserved bits.
     L2Reserved { entry: u64 },
     /// A compressed cluster with the COPIED flag; `payload` is where it stands.
@@ -81,7 +83,7 @@ impl Finding {
     pub(crate) const fn class(&self) -> Class {
         match self {
             Self::Leaked { .. } => Class::Leak,
-            Self::RefcountUnreadable { .. } => Class::CheckError,
+            Self::RefcountUnreadable { .. } | Self::L1Unreadable => Class::CheckError,
             Self::RefblockUnusable { .. } => Class::Remark,
             _ => Class::Corruption,
         }
@@ -93,7 +95,8 @@ impl fmt::Display for Finding {
         match self {
             Self::IncompleteSnapshot { .. }
             | Self::SnapshotL1Unaligned { .. }
-            | Self::SnapshotL1TooLarge { .. } => self.write_snapshot(f),
+            | Self::SnapshotL1TooLarge { .. }
+            | Self::L1Unreadable => self.write_snapshot(f),
             Self::L1Reserved { .. }
             | Self::L2TableUnaligned { .. }
             | Self::L1Copied { .. }
@@ -119,6 +122,7 @@ impl Finding {
             Self::IncompleteSnapshot { index } => {
                 write!(f, "ERROR snapshot table entry {index} is incomplete")
             }
+            Self::L1Unreadable => f.write_str("ERROR: I/O error in check_refcounts_l1"),
             Self::SnapshotL1Unaligned { id, name, offset } => write!(
                 f,
                 "ERROR snapshot {id} ({name}) l1_offset={offset:#x}: L1 table is not cluster aligned; snapshot table \

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use diskimg_core::{BlockDevice, Error, Result, Task, errno, len_u64, to_usize};
 
 use super::counts::Counts;
-use super::layout::{Layout, PIECE, read_pieces};
+use super::layout::{Layout, PIECE, is_readable, read_pieces};
 use super::pool;
 use super::scan::{Scanner, Statistics, Use};
 use super::stored::Stored;
@@ -53,6 +53,11 @@ impl TablePlace {
     /// Bytes of it.
     pub(super) const fn len(&self) -> u64 {
         self.entries.saturating_mul(ENTRY)
+    }
+
+    /// It has entries, but where no file has anything.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.entries != 0 && !is_readable(self.offset, self.len())
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use diskimg_core::{BlockDevice, Result, Task};
+use diskimg_core::{BlockDevice, Error, Result, Task, errno};
 
 use super::counts::Counts;
 use super::entry::{Target, entries_of, judge};
@@ -113,6 +113,10 @@ impl<'a, 'r> Walk<'a, 'r> {
     /// As [`Walk::tree`].
     pub(super) fn stored_tree(&mut self, place: TablePlace) -> Result<()> {
         self.region(place.offset, place.len());
+        if place.is_unreadable() {
+            self.reporter.find(&Finding::L1Unreadable);
+            return Err(Error::from_errno(errno::EIO));
+        }
         self.each_piece(place, |walk, piece| walk.tree(words(piece)))
     }
 
