@@ -66,21 +66,33 @@ fn zstd_compressor() -> std::io::Result<Compressor<'static>> {
     Ok(compressor)
 }
 
+/// Bytes that deflate never exceeds, whatever the window and memory level.
+const fn deflate_bound(len: usize) -> usize {
+    len + (len >> 3) + (len >> 8) + 64
+}
+
 impl ClusterEncoder for Encoder {
     fn encode(&mut self, cluster: &[u8], payload: &mut Vec<u8>) -> Result<bool> {
-        // A payload that is not smaller than the cluster is of no use, so there is no room for it.
-        payload.resize(cluster.len().saturating_sub(1), 0);
         let len = match &mut self.0 {
             EncoderState::Deflate(state) => {
+                // Room for every stream to end: one that was broken off would leave its rest in the encoder's buffers.
+                payload.resize(deflate_bound(cluster.len()), 0);
                 state.reset();
                 match state.compress(cluster, payload, FlushCompress::Finish).map_err(broken_encoder)? {
                     Status::StreamEnd => usize::try_from(state.total_out()).ok(),
-                    Status::Ok | Status::BufError => None,
+                    Status::Ok | Status::BufError => {
+                        return Err(broken_encoder(std::io::Error::from(std::io::ErrorKind::WriteZero)));
+                    }
                 }
             }
             // Its one error with valid parameters is that the output has no room.
-            EncoderState::Zstd(state) => state.compress_to_buffer(cluster, payload.as_mut_slice()).ok(),
+            EncoderState::Zstd(state) => {
+                payload.resize(cluster.len().saturating_sub(1), 0);
+                state.compress_to_buffer(cluster, payload.as_mut_slice()).ok()
+            }
         };
+        // A payload that is not smaller than the cluster is of no use.
+        let len = len.filter(|len| *len < cluster.len());
         payload.truncate(len.unwrap_or(0));
         Ok(len.is_some())
     }

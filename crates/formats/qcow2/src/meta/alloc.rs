@@ -1,8 +1,8 @@
 //! Finding free host clusters.
 //!
-//! First fit from the lowest place that may be free. A missing refcount block takes the free cluster that was found and
-//! counts itself; a full refcount table is made longer by the caller (see `grow`). Clusters that were freed stay counted
-//! until no stored table refers to them and no running request uses them (see `write_back`).
+//! First fit from the lowest place that may be free. Missing refcount blocks are made behind the run that needs them; a
+//! full refcount table is made longer by the caller (see `grow`). Clusters that were freed stay counted until no stored
+//! table refers to them and no running request uses them (see `write_back`).
 
 use diskimg_core::{ByteRange, Error, ErrorKind, to_usize};
 
@@ -64,23 +64,17 @@ impl Allocator {
 impl State {
     /// Allocates the first free clusters: as many as follow each other, at least one and at most `most`.
     pub(super) fn allocate(&mut self, most: u64) -> Result<Clusters, Miss> {
-        loop {
-            let mut from = self.alloc.free_index;
-            let first = self.next_free(&mut from);
-            // Kept also over a miss: what was passed is in use.
-            self.alloc.free_index = from;
-            let first = first?;
-            if self.ensure_refblock(first)? {
-                continue;
-            }
-            let block_end = (self.refblock_index(first) + 1) * self.geo.refblock_entries();
-            let end = block_end.min(first.saturating_add(most.max(1)));
-            let mut next = first + 1;
-            while next < end && self.refcount(next)? == 0 {
-                next += 1;
-            }
-            return self.take(Clusters { first, count: next - first });
+        let mut from = self.alloc.free_index;
+        let first = self.next_free(&mut from);
+        // Kept also over a miss: what was passed is in use.
+        self.alloc.free_index = from;
+        let first = first?;
+        let end = first.saturating_add(most.max(1));
+        let mut next = first + 1;
+        while next < end && self.refcount(next)? == 0 {
+            next += 1;
         }
+        self.take_counted(Clusters { first, count: next - first })
     }
 
     /// Allocates exactly `count` clusters that follow each other, looking from `from` on; what was found to be in use
@@ -95,12 +89,7 @@ impl State {
                     continue 'again;
                 }
             }
-            let (mut at, mut spare) = (first, first + count);
-            while at < first + count {
-                self.ensure_refblock_behind(at, &mut spare)?;
-                at = (self.refblock_index(at) + 1) * self.geo.refblock_entries();
-            }
-            return self.take(Clusters { first, count });
+            return self.take_counted(Clusters { first, count });
         }
     }
 
@@ -108,6 +97,17 @@ impl State {
     fn next_free(&self, from: &mut u64) -> Result<u64, Miss> {
         while !self.skip_used(from)? {}
         Ok(*from)
+    }
+
+    /// Takes a free run, behind which missing refblocks are made first.
+    fn take_counted(&mut self, found: Clusters) -> Result<Clusters, Miss> {
+        let end = found.first + found.count;
+        let (mut at, mut spare) = (found.first, end);
+        while at < end {
+            self.ensure_refblock_behind(at, &mut spare)?;
+            at = (self.refblock_index(at) + 1) * self.geo.refblock_entries();
+        }
+        self.take(found)
     }
 
     fn take(&mut self, found: Clusters) -> Result<Clusters, Miss> {
@@ -124,28 +124,6 @@ impl State {
             self.alloc.free_index = found.first + found.count;
         }
         Ok(found)
-    }
-
-    /// Makes sure that something counts `cluster` (free). True: its refcount block had to be made, in that very cluster.
-    fn ensure_refblock(&mut self, cluster: u64) -> Result<bool, Miss> {
-        let block = self.refblock_index(cluster);
-        if block >= self.reftable.len() {
-            return Err(Miss::Reftable(block));
-        }
-        if self.refblock_offset(block)? != 0 {
-            return Ok(false);
-        }
-        if cluster == 0 {
-            return Err(Miss::Corrupt(
-                "Preventing invalid allocation of refcount block at offset 0".to_owned(),
-            ));
-        }
-        let offset = cluster << self.geo.cluster_bits;
-        self.insert_zero_slices(super::Which::Refcounts, offset);
-        self.reftable.set(block, offset);
-        self.index.refblocks.insert(cluster);
-        self.set_refcount(cluster, 1)?;
-        Ok(true)
     }
 
     /// Makes sure that something counts `cluster`, which belongs to a run that must not be split: its refcount block is
@@ -178,14 +156,14 @@ impl State {
         let shared = at >> geo.cluster_bits;
         let can_share = !geo.is_aligned(at) && self.refcount(shared)? < geo.max_refcount();
         let room = geo.cluster_size() - geo.in_cluster(at);
-        let offset = if can_share && len <= room {
-            at
+        let (offset, goes_on) = if can_share && len <= room {
+            (at, true)
         } else {
             let new = self.allocate(1)?;
-            let new_offset = new.first << geo.cluster_bits;
-            if can_share && new.first == shared + 1 { at } else { new_offset }
+            let goes_on = can_share && new.first == shared + 1;
+            (if goes_on { at } else { new.first << geo.cluster_bits }, goes_on)
         };
-        if offset == at {
+        if goes_on {
             self.add_reference(shared)?;
         }
         self.alloc.byte_free = offset + len;
