@@ -2,6 +2,24 @@
 //!
 //! This crate names no format: it works through the drivers of a [`Context`]'s registry. Engines, the command and
 //! programs open everything through [`Node::open`].
+//!
+//! ```
+//! use diskimg_chain::{Context, Deny, ImageSpec, Node, OpenOptions};
+//! use diskimg_core::{BlockDevice, Registry};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("disk.raw");
+//! # std::fs::write(&path, [7; 1024])?;
+//! # let path = path.to_str().unwrap_or_default();
+//! let registry = Registry::new().with_format(&diskimg_raw::DRIVER).with_protocol(&diskimg_file::FILE);
+//! // Nothing that an image names is opened.
+//! let ctx = Context::new(registry).with_gate(Deny);
+//! let disk = Node::open(&ctx, &ImageSpec::name(path), &OpenOptions::read().with_format(Some("raw")))?;
+//! let mut sector = [0; 512];
+//! disk.read_at(0, &mut sector)?;
+//! assert_eq!(sector, [7; 512]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod context;

@@ -51,6 +51,14 @@ struct Layer<'a> {
     image: &'a dyn BlockDevice,
     len: u64,
     absent_until: u64,
+    /// The place reserved for what is absent, and the offset on the disk that it stands for.
+    reserved: Option<(u64, HostRef<'a>)>,
+}
+
+impl<'a> Layer<'a> {
+    fn new(image: &'a dyn Image) -> Self {
+        Self { len: image.len(), image, absent_until: 0, reserved: None }
+    }
 }
 
 /// A walk over a range, front to back.
@@ -61,9 +69,9 @@ pub(crate) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(top: &'a (dyn Image + 'a), below: Option<&'a Node>) -> Self {
-        let mut layers = vec![Layer { len: top.len(), image: top, absent_until: 0 }];
+        let mut layers = vec![Layer::new(top)];
         for node in below.into_iter().flat_map(Node::layers) {
-            layers.push(Layer { len: node.image().len(), image: &**node.image(), absent_until: 0 });
+            layers.push(Layer::new(&**node.image()));
         }
         Self { layers }
     }
@@ -71,7 +79,7 @@ impl<'a> Walk<'a> {
     /// The first segment of `range`, which is not empty and lies within the top layer. Calls go front to back.
     pub(crate) fn next(&mut self, range: ByteRange) -> Result<Segment<'a>> {
         let (at, mut end) = (range.start, range.end());
-        let mut deepest = 0;
+        let (mut deepest, mut reserved) = (0, None);
         for (depth, layer) in self.layers.iter_mut().enumerate() {
             if at >= layer.len {
                 break;
@@ -80,6 +88,7 @@ impl<'a> Walk<'a> {
             end = end.min(layer.len.max(at));
             if at < layer.absent_until {
                 end = end.min(layer.absent_until);
+                reserved = layer.reserved;
                 continue;
             }
             let extent = layer.image.extent_at(ByteRange::from_bounds(at, end))?;
@@ -91,8 +100,11 @@ impl<'a> Walk<'a> {
                 return Ok(Segment { len: end - at, flags: extent.flags, host: extent.host, depth });
             }
             layer.absent_until = end;
+            layer.reserved = extent.host.map(|host| (at, host));
+            reserved = layer.reserved;
         }
-        Ok(Segment { len: end - at, flags: ExtentFlags::ZERO, host: None, depth: deepest })
+        let host = reserved.map(|(from, host)| host.advance(at.saturating_sub(from)));
+        Ok(Segment { len: end - at, flags: ExtentFlags::ZERO, host, depth: deepest })
     }
 
     /// The first segment, with the node that answers for it; `top` is the node of the first layer.

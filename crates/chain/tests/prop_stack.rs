@@ -4,8 +4,10 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{FakeImage, Unit};
-use diskimg_chain::Node;
+use diskimg_chain::{DetectZeroes, Node, NodeParts, StackOptions};
 use diskimg_core::{BlockDevice, ByteRange, ExtentFlags, Prealloc, ZeroMode};
 use proptest::prelude::*;
 
@@ -179,9 +181,9 @@ proptest! {
 fn a_partly_zeroed_unit_is_zeroed_as_a_whole_if_nothing_else_is_in_it() {
     let base = FakeImage::new(1 << 16, 4096, true);
     base.set(1, Unit::Data(vec![7; 4096]));
-    let top = std::sync::Arc::new(FakeImage::new(1 << 16, 4096, true));
+    let top = Arc::new(FakeImage::new(1 << 16, 4096, true));
     let below = base.node(None);
-    let node = Node::assemble(diskimg_chain::NodeParts::new(top.clone(), "top"), Some(below));
+    let node = Node::assemble(NodeParts::new(top.clone(), "top"), Some(below));
     // Unit 0 reads as zeros, unit 1 does not.
     node.write_zeroes(ByteRange::new(100, 4196), ZeroMode::MayUnmap).unwrap();
     let units = top.states();
@@ -206,4 +208,40 @@ fn growing_over_a_longer_backing_file_shows_zeros() {
         assert!(all[..10_000].iter().all(|byte| *byte == 9));
         assert!(all[10_000..].iter().all(|byte| *byte == 0));
     }
+}
+
+#[test]
+fn zeros_are_detected_and_unmapping_is_off_unless_wanted() {
+    let open = |detect_zeroes, unmap| {
+        let top = Arc::new(FakeImage::new(1 << 14, 4096, true));
+        let mut parts = NodeParts::new(top.clone(), "top");
+        parts.mode.stack = StackOptions { unmap, detect_zeroes };
+        (top, Node::assemble(parts, None))
+    };
+    for (detect, unmap, unit) in [
+        (DetectZeroes::Off, true, Unit::Data(vec![0; 4096])),
+        (DetectZeroes::On, false, Unit::Zero),
+        (DetectZeroes::Unmap, true, Unit::Zero),
+    ] {
+        let (top, node) = open(detect, unmap);
+        node.write_at(0, &[0; 4096]).unwrap();
+        assert_eq!(top.states()[0], unit, "{detect:?}");
+    }
+    let (top, node) = open(DetectZeroes::Off, false);
+    node.write_at(0, &[5; 4096]).unwrap();
+    node.discard(ByteRange::new(0, 4096)).unwrap();
+    assert_eq!(top.states()[0], Unit::Data(vec![5; 4096]));
+}
+
+#[test]
+fn a_read_only_node_refuses_every_change() {
+    let mut parts = NodeParts::new(Arc::new(FakeImage::new(8192, 512, true)), "top");
+    parts.mode.read_only = true;
+    let node = Node::assemble(parts, None);
+    let range = ByteRange::new(0, 512);
+    assert!(node.write_at(0, &[1; 512]).is_err());
+    assert!(node.write_zeroes(range, ZeroMode::MayUnmap).is_err());
+    assert!(node.discard(range).is_err());
+    assert!(node.set_len(0, Prealloc::Off).is_err());
+    assert!(node.reserve(range).is_err());
 }

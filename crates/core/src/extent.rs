@@ -61,6 +61,7 @@ impl fmt::Debug for HostRef<'_> {
 /// The first extent of a range: `len` bytes (never 0) of one nature.
 ///
 /// `host` is set only where the guest's bytes stand in the device exactly as they are: not compressed, not encrypted.
+/// Where the flags do not say `DATA`, it is a place that is set aside for the bytes and holds nothing of value.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent<'a> {
     /// Bytes from the start of the range that was asked for.
