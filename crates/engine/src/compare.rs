@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use diskimg_chain::{Node, Status};
 use diskimg_core::{
-    BlockDevice as _, ByteRange, Error, ErrorKind, ExtentFlags, Result, Task, is_zero, to_usize,
+    BlockDevice as _, ByteRange, Error, ExtentFlags, Result, Task, is_zero, len_u64, to_usize,
 };
 use parking_lot::Mutex;
 
 use crate::parallel::{Failure, on_threads, workers};
+use crate::told::failed;
 
 /// Bytes that are compared at once.
 pub const UNIT: u64 = 512 << 10;
@@ -67,6 +68,50 @@ struct Run {
     right: bool,
 }
 
+/// Why disks could not be compared.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CompareError {
+    /// What is allocated could not be told.
+    Allocation(Error),
+    /// Contents could not be read.
+    Read(Error),
+    /// The comparison was cancelled.
+    Cancelled(Error),
+}
+
+impl CompareError {
+    /// The error itself.
+    #[must_use]
+    pub fn error(&self) -> &Error {
+        match self {
+            Self::Allocation(error) | Self::Read(error) | Self::Cancelled(error) => error,
+        }
+    }
+}
+
+impl From<CompareError> for Error {
+    fn from(error: CompareError) -> Self {
+        match error {
+            CompareError::Allocation(error) | CompareError::Read(error) | CompareError::Cancelled(error) => {
+                error
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for CompareError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error().fmt(f)
+    }
+}
+
+impl std::error::Error for CompareError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(self.error())
+    }
+}
+
 struct Comparison<'a> {
     left: &'a Node,
     right: &'a Node,
@@ -78,19 +123,19 @@ struct Comparison<'a> {
     found: Mutex<Option<Difference>>,
     stopped: AtomicBool,
     done: AtomicU64,
-    failure: Failure,
+    failure: Failure<CompareError>,
 }
 
 /// Compares two disks.
 ///
 /// # Errors
-/// `Error while reading offset … of …` with its cause; those of reading metadata; `Cancelled`.
+/// See [`CompareError`]: `Sector allocation test failed for …`, `Error while reading offset … of …` with its cause.
 pub fn compare(
     left: &Node,
     right: &Node,
     options: &CompareOptions,
     task: &Task<'_>,
-) -> Result<CompareReport> {
+) -> Result<CompareReport, CompareError> {
     let (left_len, right_len) = (left.device().len(), right.device().len());
     let (common, total) = (left_len.min(right_len), left_len.max(right_len));
     if options.strict && left_len != right_len {
@@ -111,8 +156,8 @@ pub fn compare(
     };
     on_threads(workers(options.workers, total.div_ceil(UNIT)), |_| comparison.work());
     let difference = comparison.found.into_inner();
-    let failed = comparison.failure.into_result_before(difference.map(offset_of));
-    failed?;
+    let outcome = comparison.failure.into_result_before(difference.map(offset_of));
+    outcome?;
     let within_common = difference.is_some_and(|difference| offset_of(difference) < common);
     Ok(CompareReport { size_mismatch: common != total && !within_common, difference })
 }
@@ -137,11 +182,12 @@ impl Comparison<'_> {
     }
 
     /// The next run that has to be read.
-    fn claim(&self) -> Result<Option<Run>, (u64, Error)> {
+    fn claim(&self) -> Result<Option<Run>, (u64, CompareError)> {
         let mut next = self.next.lock();
         while *next < self.total && !self.stopped.load(Ordering::Acquire) {
             let at = *next;
-            let run = self.task.check().and_then(|()| self.run_at(at)).map_err(|error| (at, error))?;
+            self.task.check().map_err(|error| (at, CompareError::Cancelled(error)))?;
+            let run = self.run_at(at).map_err(|error| (at, CompareError::Allocation(error)))?;
             let Some(run) = run else { break };
             *next = run.range.end();
             if run.left || run.right {
@@ -156,14 +202,14 @@ impl Comparison<'_> {
     fn run_at(&self, at: u64) -> Result<Option<Run>> {
         if at >= self.common {
             let longer = if self.left.device().len() > self.common { self.left } else { self.right };
-            let status = longer.status(ByteRange::from_bounds(at, self.total))?;
+            let status = status_of(longer, ByteRange::from_bounds(at, self.total))?;
             let data = needs_reading(&status);
             let len = if data { status.len.min(UNIT) } else { status.len };
             let left = data && std::ptr::eq(longer, self.left);
             return Ok(Some(Run { range: ByteRange::new(at, len), left, right: data && !left }));
         }
         let rest = ByteRange::from_bounds(at, self.common);
-        let (left, right) = (self.left.status(rest)?, self.right.status(rest)?);
+        let (left, right) = (status_of(self.left, rest)?, status_of(self.right, rest)?);
         if self.options.strict && nature(&left) != nature(&right) {
             self.differs(Difference::Status { offset: at });
             return Ok(None);
@@ -183,7 +229,7 @@ impl Comparison<'_> {
             if !wanted {
                 return Ok(());
             }
-            node.device().read_at(start, buf).map_err(|error| read_error(node, run.range, buf, error))
+            node.device().read_at(start, buf).map_err(|error| read_error(node, run.range, buf, &error))
         };
         let (left, right) = (&mut buffers.0, &mut buffers.1);
         let both = read(run.left, self.left, left).and_then(|()| read(run.right, self.right, right));
@@ -245,18 +291,24 @@ fn sector_offset(mut sectors: impl Iterator<Item = bool>) -> Option<u64> {
     u64::try_from(index * SECTOR).ok()
 }
 
+fn status_of(node: &Node, range: ByteRange) -> Result<Status<'_>> {
+    node.status(range).map_err(|error| {
+        let text = format!("Sector allocation test failed for {}", node.name());
+        Error::new(error.kind(), text).with_errno(error.errno())
+    })
+}
+
 /// Names the first sector that can't be read.
-fn read_error(node: &Node, range: ByteRange, buf: &mut [u8], error: Error) -> Error {
-    if error.kind() == ErrorKind::Cancelled {
-        return error;
-    }
-    let (mut at, mut cause) = (range.start, error);
-    for (index, sector) in (0u64..).zip(buf.chunks_mut(SECTOR)) {
-        let offset = range.start + index * 512;
-        if let Err(error) = node.device().read_at(offset, sector) {
-            (at, cause) = (offset, error);
-            break;
+fn read_error(node: &Node, range: ByteRange, buf: &mut [u8], cause: &Error) -> CompareError {
+    let told = |at: u64, cause: &Error| {
+        CompareError::Read(failed(format!("Error while reading offset {at} of {}", node.name()), cause))
+    };
+    let mut at = range.start;
+    for sector in buf.chunks_mut(SECTOR) {
+        if let Err(cause) = node.device().read_at(at, sector) {
+            return told(at, &cause);
         }
+        at += len_u64(sector);
     }
-    cause.context(format!("Error while reading offset {at} of {}", node.name()))
+    told(range.start, cause)
 }

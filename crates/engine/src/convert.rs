@@ -8,7 +8,8 @@
 //! Holes, zero clusters and ranges that no layer holds cost a look at metadata and nothing else.
 //!
 //! Memory: each thread has two buffers in flight of at most [`UNIT`] bytes (or one cluster of the target, or
-//! `sparse_size`, if that is more), with compression a payload buffer of the same size beside each.
+//! `sparse_size`, if that is more), with compression a payload buffer of the same size beside each. There are never
+//! more than twice as many threads as processors.
 
 mod encode;
 mod pipeline;
@@ -27,13 +28,10 @@ use diskimg_core::{BlockDevice as _, ByteRange, Error, Result, Task};
 use source::Sources;
 
 /// Bytes that are read and written at once.
-pub const UNIT: u64 = 1 << 20;
+pub const UNIT: u64 = 512 << 10;
 
 /// The smaller unit of compression, so that the last units keep all processors busy.
 const COMPRESSED_UNIT: u64 = 256 << 10;
-
-/// The unit in which zeros are looked for where the target has no clusters: a file system's usual block.
-const BLOCK: u64 = 4096;
 
 /// How images are converted.
 #[derive(Clone, Debug)]

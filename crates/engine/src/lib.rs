@@ -17,9 +17,10 @@ pub mod map;
 pub mod measure;
 mod parallel;
 pub mod resize;
+mod told;
 
 pub use check::check;
-pub use compare::{CompareOptions, CompareReport, Difference, compare};
+pub use compare::{CompareError, CompareOptions, CompareReport, Difference, compare};
 pub use convert::{ConvertOptions, ConvertReport, convert};
 pub use create::{CreatePlan, CreateRequest};
 pub use info::{ImageReport, describe, describe_chain};

@@ -3,6 +3,8 @@
 use diskimg_chain::{Node, Status};
 use diskimg_core::{BlockDevice as _, ByteRange, ExtentFlags, Result, Task};
 
+use crate::told::failed;
+
 /// A run of bytes of one nature. Entries tile the range without gaps; neighbours differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapEntry<'a> {
@@ -55,7 +57,7 @@ impl<'a> MapEntry<'a> {
 /// Calls `emit` with the entries of `range` (cut at the end of the disk) in guest order.
 ///
 /// # Errors
-/// Those of reading metadata; `emit`'s; `Cancelled`.
+/// `Could not read file metadata` with its cause; `emit`'s; `Cancelled`.
 pub fn map<'a>(
     node: &'a Node,
     range: ByteRange,
@@ -67,7 +69,8 @@ pub fn map<'a>(
     let mut at = range.start;
     while at < range.end() {
         task.check()?;
-        let status = node.status(ByteRange::from_bounds(at, range.end()))?;
+        let rest = ByteRange::from_bounds(at, range.end());
+        let status = node.status(rest).map_err(|error| failed("Could not read file metadata", &error))?;
         let entry = MapEntry::new(at, &status);
         at += status.len;
         match &mut pending {

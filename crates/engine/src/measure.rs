@@ -3,9 +3,10 @@
 use diskimg_chain::Node;
 use diskimg_core::driver::{Measure, MeasureInput};
 use diskimg_core::options::ParsedOptions;
-use diskimg_core::{BlockDevice, Error, FormatDriver, Registry, Result};
+use diskimg_core::{BlockDevice, Error, ErrorKind, FormatDriver, Registry, Result};
 
 use crate::create::find_creatable;
+use crate::told::failed;
 
 /// The greatest size that can be measured: above, the format's own limits have been exceeded long before.
 pub use diskimg_core::size::MAX_IMAGE_SIZE;
@@ -53,5 +54,8 @@ pub fn measure(
     }
     let source_image = source.map(|node| &**node.image());
     let source = source.map(|node| node.device() as &dyn BlockDevice);
-    measure(&MeasureInput { options, source, source_image })
+    measure(&MeasureInput { options, source, source_image }).map_err(|error| match error.kind() {
+        ErrorKind::Io | ErrorKind::Corrupt => failed("Unable to get block status", &error),
+        _ => error,
+    })
 }

@@ -10,9 +10,11 @@ use parking_lot::Mutex;
 /// The most threads an engine starts.
 const MAX_WORKERS: usize = 64;
 
-/// `asked` threads, or as many as there are processors; no more than there are `units` of work.
+/// `asked` threads, but no more than two for each processor; or as many as there are processors. No more than there
+/// are `units` of work.
 pub(crate) fn workers(asked: Option<NonZero<usize>>, units: u64) -> usize {
-    let count = asked.or_else(|| available_parallelism().ok()).map_or(1, NonZero::get);
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    let count = asked.map_or(processors, |asked| asked.get().min(2 * processors));
     count.min(MAX_WORKERS).min(usize::try_from(units).unwrap_or(usize::MAX)).max(1)
 }
 
@@ -31,15 +33,21 @@ pub(crate) fn on_threads(count: usize, work: impl Fn(usize) + Sync) {
 }
 
 /// The failure of the unit that comes first, whichever thread met it.
-#[derive(Debug, Default)]
-pub(crate) struct Failure {
+#[derive(Debug)]
+pub(crate) struct Failure<E = Error> {
     failed: AtomicBool,
-    first: Mutex<Option<(u64, Error)>>,
+    first: Mutex<Option<(u64, E)>>,
 }
 
-impl Failure {
+impl<E> Default for Failure<E> {
+    fn default() -> Self {
+        Self { failed: AtomicBool::new(false), first: Mutex::new(None) }
+    }
+}
+
+impl<E> Failure<E> {
     /// Remembers the error of unit `order`, unless an earlier unit has failed.
-    pub(crate) fn record(&self, order: u64, error: Error) {
+    pub(crate) fn record(&self, order: u64, error: E) {
         let mut first = self.first.lock();
         if first.as_ref().is_none_or(|(known, _)| order < *known) {
             *first = Some((order, error));
@@ -53,12 +61,12 @@ impl Failure {
     }
 
     /// The first failure as the result of the whole.
-    pub(crate) fn into_result(self) -> Result<()> {
+    pub(crate) fn into_result(self) -> Result<(), E> {
         self.first.into_inner().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// The same, but a failure behind `order` does not count: it would not have been met.
-    pub(crate) fn into_result_before(self, order: Option<u64>) -> Result<()> {
+    pub(crate) fn into_result_before(self, order: Option<u64>) -> Result<(), E> {
         match self.first.into_inner() {
             Some((failed, error)) if order.is_none_or(|order| failed <= order) => Err(error),
             _ => Ok(()),

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use diskimg::chain::OpenOptions;
 use diskimg::core::Task;
-use diskimg::engine::{CompareOptions, CompareReport, Difference, compare};
+use diskimg::engine::{CompareError, CompareOptions, CompareReport, Difference, compare};
 
 use crate::command::{Command, Key, flag, value};
 use crate::progress::ProgressBar;
@@ -51,6 +51,12 @@ pub(crate) static COMMAND: Command = Command {
 
 /// The images could not be compared.
 const FAILED: Exit = Exit(2);
+
+/// What is allocated could not be told.
+const NO_STATUS: Exit = Exit(3);
+
+/// Contents could not be read.
+const UNREADABLE: Exit = Exit(4);
 
 #[derive(Debug, Default)]
 struct Args {
@@ -100,7 +106,14 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     progress.start();
     let options = CompareOptions { strict: args.strict, ..CompareOptions::default() };
     let report = compare(&left, &right, &options, &Task::reporting(&progress));
-    let report = report.map_err(|error| failed(ui.library_error(&error)))?;
+    let report = report.map_err(|error| {
+        ui.library_error(error.error());
+        match error {
+            CompareError::Allocation(_) => NO_STATUS,
+            CompareError::Read(_) => UNREADABLE,
+            _ => FAILED,
+        }
+    })?;
     if !args.quiet {
         ui.print(&verdict(&report));
     }

@@ -21,8 +21,9 @@ use super::plan::{Planner, Rules, Unit};
 use super::rate::Rate;
 use super::source::Sources;
 use super::zero_detect::{ZeroRules, split};
-use super::{BLOCK, COMPRESSED_UNIT, ConvertOptions, ConvertReport, UNIT};
+use super::{COMPRESSED_UNIT, ConvertOptions, ConvertReport, UNIT};
 use crate::parallel::{Failure, on_threads, workers};
+use crate::told::failed;
 
 /// Buffers for each thread: one that it works on, and one that waits for its turn.
 const BUFFERS_PER_WORKER: usize = 2;
@@ -108,14 +109,18 @@ pub(super) fn run(
     let count = workers(options.workers, total.div_ceil(rules.max_unit));
     let ordered = target.image().info()?.cluster_size.is_some();
     let zeros = (options.sparse_size > 0 && !options.copy_range).then(|| ZeroRules {
-        block: if rules.write_unit > 1 { rules.write_unit } else { BLOCK },
+        block: rules.write_unit.max(1 << options.sparse_size.ilog2()),
         least: options.sparse_size,
     });
+    // Clusters that exist already take single blocks.
+    let leave_out = zeros
+        .filter(|_| rules.zero_from == 0)
+        .map(|zeros| ZeroRules { block: 1 << options.sparse_size.ilog2(), ..zeros });
     let mut queue = Queue::default();
     queue.free.resize_with(count * BUFFERS_PER_WORKER, Box::default);
     let pipeline = Pipeline {
         sources,
-        placer: Placer::new(target, sources, ordered),
+        placer: Placer::new(target, sources, ordered, leave_out),
         target,
         options,
         task,
@@ -216,7 +221,7 @@ impl<'a> Pipeline<'a> {
     fn read(&self, mut work: Box<Work>, encoder: &mut Option<Encoder<'a>>) -> (u64, Result<()>) {
         let claimed = self.plan.lock().next(&mut work.unit, self.task);
         if let Err(error) = claimed {
-            return (u64::MAX, Err(reading(error)));
+            return (u64::MAX, Err(error));
         }
         if work.unit.pieces.is_empty() {
             self.advance(work.unit.span);
@@ -301,9 +306,9 @@ impl<'a> Pipeline<'a> {
                 Ok(())
             }
             Err(error) => {
-                let mut first = Error::context(error, format!("error while reading at byte {}", range.start));
+                let mut first = read_failed(range, &error);
                 self.read_in_parts(range, bytes, &mut |part, error| {
-                    first = error.context(format!("error while reading at byte {}", part.start));
+                    first = read_failed(part, &error);
                     false
                 });
                 Err(first)
@@ -389,10 +394,6 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-fn reading(error: Error) -> Error {
-    if error.kind() == ErrorKind::Cancelled {
-        error
-    } else {
-        error.context("error while reading block status")
-    }
+fn read_failed(range: ByteRange, cause: &Error) -> Error {
+    failed(format!("error while reading at byte {}", range.start), cause)
 }

@@ -7,6 +7,8 @@ use diskimg_core::{
 
 use super::pipeline::{Content, Segment, Work};
 use super::source::Sources;
+use super::zero_detect::{ZeroRules, split};
+use crate::told::failed;
 
 /// Bytes that are copied at once where the host can't do it.
 const BOUNCE: u64 = 256 << 10;
@@ -18,22 +20,29 @@ pub(super) struct Placer<'a> {
     sources: &'a Sources<'a>,
     /// Placing decides about the layout, so what has no second phase is written at once.
     pub(super) ordered: bool,
+    /// Zeros that need not be written where the target has a place already.
+    leave_out: Option<ZeroRules>,
 }
 
 /// A unit's segments with the places they got.
 pub(super) type Places<'a> = Vec<(usize, Option<Reservation<'a>>)>;
 
 impl<'a> Placer<'a> {
-    pub(super) fn new(target: &'a Node, sources: &'a Sources<'a>, ordered: bool) -> Self {
+    pub(super) fn new(
+        target: &'a Node,
+        sources: &'a Sources<'a>,
+        ordered: bool,
+        leave_out: Option<ZeroRules>,
+    ) -> Self {
         let compressed = target.image().as_compressed();
-        Self { device: target.device(), compressed, sources, ordered }
+        Self { device: target.device(), compressed, sources, ordered, leave_out }
     }
 
     /// Finds places for all segments of `work`, and zeroes what is to be zeroed.
     pub(super) fn place(&self, work: &Work) -> Result<Places<'a>> {
         let mut places = Vec::with_capacity(work.segments.len());
         for (index, segment) in work.segments.iter().enumerate() {
-            let placed = self.place_segment(segment).map_err(|error| at_byte(segment.range, error))?;
+            let placed = self.place_segment(segment).map_err(|error| at_byte(segment.range, &error))?;
             match placed {
                 Placed::Done => {}
                 Placed::Reserved(reservation) => places.push((index, Some(reservation))),
@@ -74,7 +83,10 @@ impl<'a> Placer<'a> {
             Content::Zeros => Ok(()),
             Content::Bytes { at } => {
                 let bytes = slice(&work.buf, at, to_usize(segment.range.len));
-                self.write_bytes(segment.range.start, bytes, place.as_ref())
+                match self.leave_out.filter(|_| place.is_none() && self.ordered) {
+                    Some(rules) => self.write_blocks(segment.range, bytes, rules),
+                    None => self.write_bytes(segment.range.start, bytes, place.as_ref()),
+                }
             }
             Content::Payload { at, len } => {
                 let payload = slice(&work.payloads, at, len);
@@ -84,7 +96,7 @@ impl<'a> Placer<'a> {
         };
         written
             .and_then(|()| place.map_or(Ok(()), Reservation::commit))
-            .map_err(|error| at_byte(segment.range, error))
+            .map_err(|error| at_byte(segment.range, &error))
     }
 
     fn write_bytes(&self, offset: u64, bytes: &[u8], place: Option<&Reservation<'a>>) -> Result<()> {
@@ -92,6 +104,18 @@ impl<'a> Placer<'a> {
             Some(place) => place.write_at(offset, bytes),
             None => self.device.write_at(offset, bytes),
         }
+    }
+
+    /// Writes the blocks that are not zeros into clusters that are there and read as zeros.
+    fn write_blocks(&self, range: ByteRange, bytes: &[u8], rules: ZeroRules) -> Result<()> {
+        let mut result = Ok(());
+        split(bytes, range, rules, |run, zero| {
+            if !zero && result.is_ok() {
+                let part = slice(bytes, to_usize(run.start - range.start), to_usize(run.len));
+                result = self.device.write_at(run.start, part);
+            }
+        });
+        result
     }
 
     /// Lets the host copy what stands somewhere as it is; reads and writes the rest.
@@ -159,8 +183,8 @@ enum Placed<'a> {
     Nowhere,
 }
 
-fn at_byte(range: ByteRange, error: Error) -> Error {
-    error.context(format!("error while writing at byte {}", range.start))
+fn at_byte(range: ByteRange, error: &Error) -> Error {
+    failed(format!("error while writing at byte {}", range.start), error)
 }
 
 fn slice(buf: &[u8], at: usize, len: usize) -> &[u8] {

@@ -7,6 +7,7 @@
 use diskimg_core::{ByteRange, Result, Task, align_down, align_up};
 
 use super::source::{Class, Sources};
+use crate::told::failed;
 
 /// Pieces in a unit: bounds what one thread holds of a fragmented disk.
 const MAX_PIECES: usize = 256;
@@ -160,7 +161,10 @@ impl<'a> Planner<'a> {
         if let Some(known) = self.ahead.filter(|run| run.has(at)) {
             return Ok(known);
         }
-        let (class, len) = self.sources.classify(ByteRange::from_bounds(at, self.end))?;
+        let rest = ByteRange::from_bounds(at, self.end);
+        let classified = self.sources.classify(rest);
+        let (class, len) = classified
+            .map_err(|error| failed(format!("error while reading block status at offset {at}"), &error))?;
         let class = if class == Class::Zero && self.rules.fill { Class::Data } else { class };
         let run = Run { class, start: at, end: at.saturating_add(len.max(1)) };
         self.ahead = Some(run);
