@@ -258,7 +258,8 @@ fn refuse_loop(
         return Err(Error::limit(format!("The backing chain has more than {MAX_CHAIN_DEPTH} images")));
     }
     let mut key = vec![format!("driver={}", format.name)];
-    key.extend(child.name.as_deref().map(|name| format!("file.filename={}", real_name(name))));
+    let path = |name: &str| real_name(name.strip_prefix("file:").unwrap_or(name));
+    key.extend(child.name.as_deref().map(|name| format!("file.filename={}", path(name))));
     let own = request.options.iter().map(|(name, value)| (name.to_owned(), value));
     for (name, value) in own.chain(child.options.iter().map(|(name, value)| (format!("file.{name}"), value)))
     {
@@ -284,8 +285,7 @@ fn refuse_loop(
 
 /// The path behind all links, where the name is one.
 fn real_name(name: &str) -> String {
-    let path = name.strip_prefix("file:").unwrap_or(name);
-    let real = std::fs::canonicalize(path).ok().and_then(|path| path.into_os_string().into_string().ok());
+    let real = std::fs::canonicalize(name).ok().and_then(|path| path.into_os_string().into_string().ok());
     real.unwrap_or_else(|| name.to_owned())
 }
 
