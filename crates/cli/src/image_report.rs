@@ -35,7 +35,9 @@ fn push_human(text: &mut String, report: &ImageReport, path: &str, is_child: boo
         let _ = writeln!(text, "{indent}{name}: {value}");
     }
     if !report.snapshots.is_empty() {
-        text.push_str(&human::snapshot_table(&report.snapshots));
+        for line in human::snapshot_table(&report.snapshots).lines() {
+            let _ = writeln!(text, "{indent}{line}");
+        }
     }
     if let Some(values) = report.specific.as_ref().filter(|values| !values.is_empty()) {
         let _ = writeln!(text, "{indent}Format specific information:");

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::num::NonZero;
 
 use diskimg::chain::{Context, Node, OpenOptions};
-use diskimg::core::driver::Caps;
+use diskimg::core::driver::{Caps, Notices};
 use diskimg::core::protocol::CacheMode;
 use diskimg::core::{BlockDevice as _, Task};
 use diskimg::engine::convert::new_image_is_zero;
@@ -391,7 +391,7 @@ impl Args {
             copy_range: self.copy_range,
             salvage: self.salvage,
             rate_limit: self.rate.and_then(NonZero::new),
-            notices: context.notices.clone(),
+            notices: if self.quiet { Notices::default() } else { context.notices.clone() },
         }
     }
 }
