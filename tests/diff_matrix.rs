@@ -3,6 +3,8 @@
 //! `diff_matrix/` for the tables, one file or more for each command.
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 
+#[path = "diff_matrix/accepted.rs"]
+mod accepted;
 #[path = "diff_matrix/check.rs"]
 mod check;
 #[path = "diff_matrix/compare.rs"]
@@ -49,5 +51,5 @@ fn main() -> std::process::ExitCode {
         open::cases(),
         resize::cases(),
     ];
-    support::suite::run_cases(tables.into_iter().flatten().collect(), LEAST)
+    support::suite::run_cases(tables.into_iter().flatten().collect(), accepted::ACCEPTED, LEAST)
 }

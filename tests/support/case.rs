@@ -373,8 +373,9 @@ impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{} differs: qemu-img {}", self.what, self.command)?;
         for (who, text) in [("qemu", &self.qemu), ("ours", &self.ours)] {
-            for line in text.lines().take(60) {
-                writeln!(f, "  {who}| {line}")?;
+            for line in text.split_inclusive('\n').take(60) {
+                let end = if line.ends_with('\n') { "" } else { "\\ (no line end)\n" };
+                write!(f, "  {who}| {line}{end}")?;
             }
         }
         Ok(())
