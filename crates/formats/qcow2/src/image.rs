@@ -149,7 +149,7 @@ impl Qcow2 {
 
     fn detect_preallocation(&self) -> Result<bool> {
         let Some(space) = self.storage.allocated_len()? else { return Ok(false) };
-        let clusters = self.meta.geo.clusters_for(space);
+        let clusters = space >> self.meta.geo.cluster_bits;
         let threshold = (clusters.saturating_mul(10) / 9).max(clusters + 2);
         self.meta.counts_at_least(threshold)
     }

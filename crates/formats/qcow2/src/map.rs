@@ -182,7 +182,8 @@ impl Qcow2 {
     fn extent_of(&self, run: Run) -> Extent<'_> {
         let at = |offset| Some(HostRef { device: &**self.data_device(), offset });
         match run.kind {
-            RunKind::Absent | RunKind::Reserved { .. } => Extent::absent(run.len),
+            RunKind::Absent => Extent::absent(run.len),
+            RunKind::Reserved { host } => Extent { host: at(host), ..Extent::absent(run.len) },
             RunKind::Zero { host } => Extent { host: host.and_then(at), ..Extent::zero(run.len) },
             RunKind::Data { host, .. } => {
                 let mut extent = Extent::data(run.len, at(host));
