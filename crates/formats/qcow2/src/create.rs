@@ -61,7 +61,7 @@ pub(crate) fn create(ctx: &CreateContext<'_>) -> Result<()> {
     write_first_clusters(&*ctx.storage, &header, &reftable)?;
     let image = Qcow2::new(Parts {
         storage: Arc::clone(&ctx.storage),
-        data_file,
+        data_file: data_file.clone(),
         header,
         l1: Vec::new(),
         reftable,
@@ -78,6 +78,13 @@ pub(crate) fn create(ctx: &CreateContext<'_>) -> Result<()> {
     };
     if wanted.size > 0 {
         image.set_len(wanted.size, prealloc)?;
+    }
+    if let Some(data_file) = data_file.filter(|_| prealloc != Prealloc::Off) {
+        // What is preallocated ends with a whole subcluster, as everyone else leaves it.
+        let end = wanted.size.next_multiple_of(geo.subcluster_size());
+        if end > data_file.len() {
+            data_file.set_len(end, Prealloc::Off)?;
+        }
     }
     image.flush()
 }

@@ -90,7 +90,9 @@ impl Qcow2 {
         self.decompression.forget();
         self.meta.drop_l2_tables(geo.l1_entries_for(len))?;
         self.meta.flush()?;
-        self.meta.drop_empty_refblocks()?;
+        while self.meta.drop_empty_refblocks()? {
+            self.meta.flush()?;
+        }
         self.meta.store_size(len)?;
         self.set_disk_len(len);
         self.meta.flush()?;

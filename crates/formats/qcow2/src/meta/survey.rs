@@ -4,7 +4,7 @@
 use diskimg_core::{Result, is_zero, to_usize};
 
 use super::refcounts::read_packed;
-use super::{Meta, Miss, State, Which};
+use super::{Clusters, Meta, Miss, State, Which};
 
 impl State {
     /// Clusters that one slice of refcounts counts.
@@ -76,20 +76,27 @@ impl Meta {
         Ok(self.geo.cluster_size())
     }
 
-    /// Gives back refcount blocks that count nothing but themselves.
-    pub(crate) fn drop_empty_refblocks(&self) -> Result<()> {
+    /// Gives back refcount blocks that count nothing but themselves; true if there was one. A block that another block
+    /// counts may leave that one empty once it is released: to be repeated after a flush.
+    pub(crate) fn drop_empty_refblocks(&self) -> Result<bool> {
         let per_block = self.geo.refblock_entries();
+        let mut dropped = false;
         for block in 0..self.file_clusters().div_ceil(per_block) {
             let own = self.look(|state| Ok(state.refblock_offset(block)? >> state.geo.cluster_bits))?;
-            if own != 0 && own / per_block == block && self.counts_only(block * per_block, own)? {
-                self.change(|state| {
-                    state.reftable.set(block, 0);
-                    state.index.refblocks.remove(&own);
-                    Ok(())
-                })?;
+            if own == 0 || !self.counts_only(block * per_block, own)? {
+                continue;
             }
+            dropped = true;
+            self.change(|state| {
+                state.reftable.set(block, 0);
+                state.index.refblocks.remove(&own);
+                if own / per_block != block {
+                    state.alloc.drop_later(Clusters { first: own, count: 1 });
+                }
+                Ok(())
+            })?;
         }
-        Ok(())
+        Ok(dropped)
     }
 
     /// True if of the refcount block from cluster `first` on only `own` is counted.
