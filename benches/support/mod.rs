@@ -1,5 +1,5 @@
 //! Images in memory, and contents that compress about as well as a file system does.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use diskimg::options::{ParsedOptions, RuntimeOptions};
 use diskimg::{BlockDevice, FormatDriver, MemDevice, Node};
 
 /// The driver of that name.
-pub fn driver(name: &str) -> &'static FormatDriver {
+pub(crate) fn driver(name: &str) -> &'static FormatDriver {
     diskimg::registry().format(name).expect("a format of the features")
 }
 
 /// A new image of `len` bytes in memory.
-pub fn image(name: &str, len: u64, options: &str) -> Node {
+pub(crate) fn image(name: &str, len: u64, options: &str) -> Node {
     let driver = driver(name);
     let storage: Arc<dyn BlockDevice> = Arc::new(MemDevice::new(0));
     let mut parsed = ParsedOptions::new(&[driver.options]);
@@ -42,7 +42,7 @@ pub fn image(name: &str, len: u64, options: &str) -> Node {
 }
 
 /// `len` bytes: runs of text, of noise and of zeros.
-pub fn contents(len: usize) -> Vec<u8> {
+pub(crate) fn contents(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = move || {
         state ^= state << 13;

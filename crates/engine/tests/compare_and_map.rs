@@ -1,5 +1,6 @@
 //! Comparing and mapping.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(clippy::cast_possible_truncation)]
 
 mod common;
 

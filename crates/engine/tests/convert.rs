@@ -1,5 +1,6 @@
 //! What a conversion promises beyond the contents: what it leaves out, passes on, refuses, and how it ends early.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(clippy::cast_possible_truncation)]
 
 mod common;
 

@@ -1,13 +1,14 @@
 //! Conversions of random disks: the contents are the same, for every format, option and number of threads, and so is
 //! every byte of the new image.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(clippy::cast_possible_truncation)]
 
 mod common;
 
 use std::num::NonZero;
 
 use common::{contents, fill, qcow2, raw, speckled, stored};
-use diskimg_core::{BlockDevice, Repair, Task};
+use diskimg_core::{Repair, Task};
 use diskimg_engine::{ConvertOptions, check, convert};
 use diskimg_testkit::Rng;
 use proptest::prelude::*;

@@ -379,7 +379,7 @@ impl Args {
 
     fn options(&self, context: &Context, target: &OpenTarget) -> ConvertOptions {
         let defaults = ConvertOptions::default();
-        let is_new = !self.target.exists && !target.has_backing;
+        let is_new = !self.target.exists;
         let workers = self.parallel.and_then(|count| usize::try_from(count).ok());
         ConvertOptions {
             compress: self.compress,

@@ -62,8 +62,8 @@ pub(super) struct Work {
 
 #[derive(Debug, Default)]
 struct Queue {
-    free: Vec<Box<Work>>,
-    ready: BTreeMap<u64, Box<Work>>,
+    free: Vec<Work>,
+    ready: BTreeMap<u64, Work>,
     /// The number that is placed next.
     next: u64,
     /// A thread is placing.
@@ -73,8 +73,8 @@ struct Queue {
 }
 
 enum Step {
-    Read(Box<Work>),
-    Place(Box<Work>),
+    Read(Work),
+    Place(Work),
     End,
 }
 
@@ -117,7 +117,7 @@ pub(super) fn run(
         .filter(|_| rules.zero_from == 0)
         .map(|zeros| ZeroRules { block: 1 << options.sparse_size.ilog2(), ..zeros });
     let mut queue = Queue::default();
-    queue.free.resize_with(count * BUFFERS_PER_WORKER, Box::default);
+    queue.free.resize_with(count * BUFFERS_PER_WORKER, Work::default);
     let pipeline = Pipeline {
         sources,
         placer: Placer::new(target, sources, ordered, leave_out),
@@ -218,7 +218,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Claims the next unit and makes it ready; its number and how that went.
-    fn read(&self, mut work: Box<Work>, encoder: &mut Option<Encoder<'a>>) -> (u64, Result<()>) {
+    fn read(&self, mut work: Work, encoder: &mut Option<Encoder<'a>>) -> (u64, Result<()>) {
         let claimed = self.plan.lock().next(&mut work.unit, self.task);
         if let Err(error) = claimed {
             return (u64::MAX, Err(error));
@@ -242,7 +242,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Places a unit whose turn it is, and writes it when the next one's turn has come.
-    fn place(&self, work: Box<Work>) -> Result<()> {
+    fn place(&self, work: Work) -> Result<()> {
         let places = self.placer.place(&work);
         {
             let mut queue = self.queue.lock();
@@ -255,7 +255,7 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    fn finish(&self, work: Box<Work>) {
+    fn finish(&self, work: Work) {
         let is_data = |segment: &&Segment| !matches!(segment.content, Content::Zeros);
         let written: u64 = work.segments.iter().filter(is_data).map(|segment| segment.range.len).sum();
         self.written.fetch_add(written, Ordering::Relaxed);

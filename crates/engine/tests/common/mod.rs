@@ -11,7 +11,7 @@ use diskimg_core::{BlockDevice, ByteRange, MemDevice, Task};
 use diskimg_testkit::{FormatSubject, Rng, open_image};
 
 /// An image on `storage` as a node over `below`.
-pub fn node_on(
+pub(crate) fn node_on(
     driver: &FormatDriver,
     storage: Arc<dyn BlockDevice>,
     write: bool,
@@ -23,28 +23,32 @@ pub fn node_on(
 }
 
 /// A new image of `len` bytes, its storage and a node that writes to it.
-pub fn fresh(driver: &'static FormatDriver, len: u64, options: &[&'static str]) -> (Arc<MemDevice>, Node) {
+pub(crate) fn fresh(
+    driver: &'static FormatDriver,
+    len: u64,
+    options: &[&'static str],
+) -> (Arc<MemDevice>, Node) {
     let storage = FormatSubject::new(driver, len, options).fresh().remove(0);
     let node = node_on(driver, Arc::clone(&storage) as _, true, None);
     (storage, node)
 }
 
-pub fn qcow2(len: u64, options: &[&'static str]) -> (Arc<MemDevice>, Node) {
+pub(crate) fn qcow2(len: u64, options: &[&'static str]) -> (Arc<MemDevice>, Node) {
     fresh(&diskimg_qcow2::DRIVER, len, options)
 }
 
-pub fn raw(bytes: Vec<u8>) -> Node {
+pub(crate) fn raw(bytes: Vec<u8>) -> Node {
     node_on(&diskimg_raw::DRIVER, Arc::new(MemDevice::from(bytes)), true, None)
 }
 
-pub fn contents(device: &dyn BlockDevice) -> Vec<u8> {
+pub(crate) fn contents(device: &dyn BlockDevice) -> Vec<u8> {
     let mut bytes = vec![0; device.len() as usize];
     device.read_at(0, &mut bytes).unwrap();
     bytes
 }
 
 /// A disk with runs of zeros, of text that compresses and of noise, of all lengths, mostly on borders of 512.
-pub fn speckled(rng: &mut Rng, len: usize) -> Vec<u8> {
+pub(crate) fn speckled(rng: &mut Rng, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     let mut at = 0;
     while at < len {
@@ -61,7 +65,7 @@ pub fn speckled(rng: &mut Rng, len: usize) -> Vec<u8> {
 }
 
 /// Writes the parts of `bytes` that are not zeros, in runs of the length of a piece, to `node`.
-pub fn fill(node: &Node, bytes: &[u8], piece: usize) {
+pub(crate) fn fill(node: &Node, bytes: &[u8], piece: usize) {
     for (index, part) in bytes.chunks(piece).enumerate() {
         if part.iter().any(|byte| *byte != 0) {
             node.write_at((index * piece) as u64, part).unwrap();
@@ -71,7 +75,7 @@ pub fn fill(node: &Node, bytes: &[u8], piece: usize) {
 }
 
 /// How many bytes of the disk are stored.
-pub fn stored(node: &Node) -> u64 {
+pub(crate) fn stored(node: &Node) -> u64 {
     let mut sum = 0;
     diskimg_engine::map(node, ByteRange::new(0, node.len()), &Task::quiet(), &mut |entry| {
         sum += if entry.data { entry.length } else { 0 };
