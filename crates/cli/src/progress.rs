@@ -2,8 +2,8 @@
 //! for each SIGUSR1.
 
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use diskimg::core::Progress;
 
@@ -17,6 +17,8 @@ pub(crate) struct ProgressBar {
     /// Hundredths of a percent between two prints.
     step: u64,
     last: AtomicU64,
+    /// Held while a print is decided on and made, so that prints never go backwards.
+    printing: Mutex<()>,
     asked: Arc<AtomicBool>,
 }
 
@@ -26,7 +28,7 @@ impl ProgressBar {
         let asked = Arc::new(AtomicBool::new(false));
         // Where the signal can't be caught, progress is simply not asked for.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&asked));
-        Self { shown, step: step * 100, last: AtomicU64::new(0), asked }
+        Self { shown, step: step * 100, last: AtomicU64::new(0), printing: Mutex::new(()), asked }
     }
 
     /// Prints that nothing is done yet.
@@ -37,6 +39,12 @@ impl ProgressBar {
     /// Prints once more that all is done.
     pub(crate) fn finish(&self) {
         self.print(FULL);
+    }
+
+    /// True a step after the last print, and once at the end.
+    fn is_due(&self, hundredths: u64) -> bool {
+        let last = self.last.load(Ordering::Relaxed);
+        hundredths >= last + self.step || (hundredths == FULL && last != FULL)
     }
 
     fn print(&self, hundredths: u64) {
@@ -63,13 +71,12 @@ impl Progress for ProgressBar {
             }
             return;
         }
-        let last = self.last.load(Ordering::Relaxed);
-        if hundredths < last + self.step && (hundredths < FULL || last == FULL) {
-            return;
-        }
-        // Whoever moves the mark prints.
-        if self.last.compare_exchange(last, hundredths, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            self.print(hundredths);
+        if self.is_due(hundredths) {
+            let _guard = self.printing.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.is_due(hundredths) {
+                self.last.store(hundredths, Ordering::Relaxed);
+                self.print(hundredths);
+            }
         }
     }
 }
@@ -86,6 +93,17 @@ impl Drop for ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prints_are_a_step_apart_and_end_with_all() {
+        let bar = ProgressBar::new(false, 2);
+        bar.last.store(400, Ordering::Relaxed);
+        assert!(!bar.is_due(399) && !bar.is_due(599) && bar.is_due(600));
+        bar.last.store(9900, Ordering::Relaxed);
+        assert!(!bar.is_due(9999) && bar.is_due(FULL));
+        bar.last.store(FULL, Ordering::Relaxed);
+        assert!(!bar.is_due(FULL));
+    }
 
     #[test]
     fn percentages_have_two_decimals() {
