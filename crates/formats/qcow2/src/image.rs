@@ -136,7 +136,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Payloads need not end on a sector: the file is rounded up at the next flush.
+    /// Payloads need not end on a sector: the file is rounded up when the image is closed.
     pub(crate) fn wrote_compressed(&self) {
         self.has_new_payloads.store(true, Ordering::Release);
         self.decompression.forget();
@@ -154,7 +154,8 @@ impl Qcow2 {
         self.meta.counts_at_least(threshold)
     }
 
-    fn round_up_file(&self) -> Result<()> {
+    /// Only when nobody else uses the image any more: the length must not move meanwhile.
+    fn round_up_file(&mut self) -> Result<()> {
         if !self.has_new_payloads.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
@@ -232,7 +233,6 @@ impl BlockDevice for Qcow2 {
             return Ok(());
         }
         self.meta.check_usable()?;
-        self.round_up_file()?;
         self.meta.flush()
     }
 

@@ -69,10 +69,8 @@ impl Qcow2 {
             let host = run.clusters.bytes(&geo);
             let guest = geo.cluster_run(cluster, run.clusters.count);
             let part = guest.intersect(range);
-            if !run.fresh {
-                // The rest of the disk's last cluster, which a larger disk would show.
-                self.zero_host(ByteRange::from_bounds(host.start + part.len, host.end()))?;
-            }
+            // The rest of the disk's last cluster, which a larger disk would show.
+            self.zero_host(ByteRange::from_bounds(host.start + part.len, host.end()))?;
             self.meta.check_overlap(host)?;
             pieces.push(Piece { range: part, host: HostRef { device: &*self.storage, offset: host.start } });
             for step in 0..run.clusters.count {

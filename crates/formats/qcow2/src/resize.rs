@@ -100,6 +100,7 @@ impl Qcow2 {
             data.set_len(len, Prealloc::Off)?;
         }
         let end = self.meta.counted_end()?;
+        let _quiet = self.meta.pause_write_back();
         if end < self.storage.len()
             && let Err(error) = self.storage.set_len(end, Prealloc::Off)
         {
@@ -133,11 +134,15 @@ impl Qcow2 {
         if self.data_file.is_some() {
             return Ok(());
         }
-        let mode = if on_host { mode } else { Prealloc::Off };
-        if end > self.storage.len() {
-            self.storage.set_len(end, mode)?;
+        if end <= self.storage.len() {
+            return Ok(());
         }
-        Ok(())
+        if on_host {
+            let _quiet = self.meta.pause_write_back();
+            return self.storage.set_len(end, mode);
+        }
+        // A byte of the last cluster, which is this call's own: a length could cut off what others write meanwhile.
+        self.storage.write_at(end - 1, &[0])
     }
 
     /// Host clusters for the guest clusters of `step` that have none; the end of the last one on the host, in bytes.

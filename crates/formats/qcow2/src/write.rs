@@ -192,6 +192,16 @@ impl Qcow2 {
             self.write_host(first.host + geo.in_cluster(guest.start), bytes)?;
             rest = rest.get(count..).unwrap_or_default();
         }
+        targets.last().map_or(Ok(()), |last| self.extend_to_end(last))
+    }
+
+    /// The file goes on to the end of a cluster that was filled in part and is its last. The byte is the cluster's own,
+    /// so that nothing that others write meanwhile is lost.
+    fn extend_to_end(&self, target: &Target) -> Result<()> {
+        let end = target.host + self.meta.geo.cluster_size();
+        if target.fresh && self.storage.len() < end {
+            return self.storage.write_at(end - 1, &[0]);
+        }
         Ok(())
     }
 

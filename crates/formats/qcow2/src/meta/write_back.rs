@@ -127,6 +127,11 @@ impl Meta {
         self.barrier()
     }
 
+    /// No table is written while the guard lives.
+    pub(crate) fn pause_write_back(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.write_back.lock()
+    }
+
     /// Writes everything back when the image is closed; errors have no one to go to.
     pub(crate) fn close(&self) {
         for _ in 0..4 {
