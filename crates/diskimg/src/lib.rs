@@ -25,6 +25,7 @@
 //! let disk = diskimg::open_writable(path)?;
 //! disk.write_at(1 << 20, b"hello")?;
 //! disk.flush()?;
+//! drop(disk); // gives up the lock that keeps others from opening it meanwhile
 //!
 //! let disk = diskimg::open(path)?;
 //! let mut buf = [0; 5];
