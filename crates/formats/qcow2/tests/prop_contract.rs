@@ -31,7 +31,7 @@ macro_rules! contracts {
 }
 
 contracts! {
-    default_image: ContractSetup { header_len: 640, ..LARGE };
+    default_image: ContractSetup { header_len: 128, ..LARGE };
     smallest_clusters: ContractSetup { options: &["cluster_size=512"], ..SMALL };
     version_2: ContractSetup { options: &["cluster_size=512", "compat=0.10"], ..SMALL };
     version_2_default: ContractSetup { options: &["compat=0.10"], ..LARGE };

@@ -15,7 +15,7 @@ use crate::subject::{FormatSubject, MemOpener, Subject, open_image};
 use crate::suite::panic_text;
 
 /// One image may take so long, on a busy machine and without optimisation.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes by which a storage may grow.
 const GROWTH: u64 = 4 << 20;
@@ -58,7 +58,7 @@ pub fn hostile_image(subject: &FormatSubject) -> Vec<Vec<u8>> {
 /// Opens the image (for everything there is) and uses it in every way; gives whether it opened.
 ///
 /// # Panics
-/// If anything panics or takes longer than twenty seconds.
+/// If anything panics or takes longer than a minute.
 pub fn poke(subject: &FormatSubject, disks: &[Vec<u8>], story: &dyn Fn() -> String) -> (bool, Duration) {
     let start = Instant::now();
     let run = AssertUnwindSafe(|| {
