@@ -101,6 +101,9 @@ impl Counts {
 
     /// Adds `weight` to each of `len` clusters from `first` on; those behind the last one are left out.
     pub(super) fn add(&mut self, first: u64, len: u64, weight: u64) {
+        if len == 1 && self.add_one(first, weight) {
+            return;
+        }
         let end = first.saturating_add(len).min(self.clusters);
         let mut at = first;
         while at < end {
@@ -108,6 +111,23 @@ impl Counts {
             self.add_within_block(at, stop, weight);
             at = stop;
         }
+    }
+
+    /// The usual case of scattered clusters. False: it is not as simple.
+    fn add_one(&mut self, cluster: u64, weight: u64) -> bool {
+        let Ok(step) = u8::try_from(weight) else { return false };
+        if cluster >= self.clusters {
+            return true;
+        }
+        let block = self.block_mut(cluster / BLOCK);
+        let Some(byte) = block.and_then(|block| block.get_mut(to_usize(cluster % BLOCK))) else {
+            return true;
+        };
+        let sum = byte.saturating_add(step);
+        if sum < MANY {
+            *byte = sum;
+        }
+        sum < MANY
     }
 
     fn add_within_block(&mut self, first: u64, end: u64, weight: u64) {
@@ -161,6 +181,11 @@ impl Counts {
         let end = first.saturating_add(len);
         if end > self.clusters {
             return false;
+        }
+        if len == 1 {
+            let block = self.block(first / BLOCK);
+            let byte = block.and_then(|block| block.get(to_usize(first % BLOCK)));
+            return (byte == Some(&1)) == one;
         }
         let mut at = first;
         while at < end {

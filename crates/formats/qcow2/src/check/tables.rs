@@ -156,31 +156,90 @@ fn scan_tables(
     let bytes = table_len.saturating_mul(u64::try_from(tables.len()).unwrap_or(u64::MAX));
     let shared = Mutex::new(Shared { counts, found });
     pool::run(batches.len(), bytes, task, |claims| {
-        let mut scanner = Scanner::new(layout, stored);
-        let (mut buf, mut stats, mut suspicious) = (Vec::new(), Statistics::default(), Vec::new());
+        let mut worker = Worker::new(storage, layout, stored);
         while let Some(unit) = claims.next()? {
-            for table in batches.get(unit).copied().unwrap_or_default() {
-                scanner.begin(table.offset, table.usage);
-                read_pieces(storage, table.offset, table_len, &mut buf, |piece| {
-                    scanner.feed(piece);
-                    Ok(())
-                })?;
-                let (of_table, look_closer) = scanner.end();
-                stats.add(&of_table, table.usage.active);
-                if look_closer {
-                    suspicious.push(table.offset);
-                }
-                if scanner.pending() >= MAX_RUNS {
-                    scanner.count_into(shared.lock().counts);
+            let mut rest = batches.get(unit).copied().unwrap_or_default();
+            while !rest.is_empty() {
+                rest = worker.scan_neighbours(rest)?;
+                if worker.scanner.pending() >= MAX_RUNS {
+                    worker.scanner.count_into(shared.lock().counts);
                 }
             }
         }
         let mut shared = shared.lock();
-        scanner.count_into(shared.counts);
-        shared.found.stats.add(&stats, 1);
-        shared.found.suspicious.extend(suspicious);
+        worker.scanner.count_into(shared.counts);
+        shared.found.stats.add(&worker.stats, 1);
+        shared.found.suspicious.extend(worker.suspicious);
         Ok(())
     })
+}
+
+/// What a thread has for itself.
+struct Worker<'a> {
+    storage: &'a dyn BlockDevice,
+    table_len: u64,
+    scanner: Scanner<'a>,
+    stats: Statistics,
+    suspicious: Vec<u64>,
+    buf: Vec<u8>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(storage: &'a dyn BlockDevice, layout: &'a Layout, stored: &'a Stored<'a>) -> Self {
+        Self {
+            storage,
+            table_len: layout.geo.cluster_size(),
+            scanner: Scanner::new(layout, stored),
+            stats: Statistics::default(),
+            suspicious: Vec::new(),
+            buf: Vec::new(),
+        }
+    }
+
+    /// Scans the first of `tables` and those that follow it directly on the host: small tables are read together.
+    /// Returns the others.
+    fn scan_neighbours<'t>(&mut self, tables: &'t [TableUse]) -> Result<&'t [TableUse]> {
+        let follows = |pair: &[TableUse]| match pair {
+            [one, next] => one.offset.checked_add(self.table_len) == Some(next.offset),
+            _ => false,
+        };
+        let run = 1 + tables.windows(2).take_while(|pair| follows(pair)).count();
+        let (together, rest) = tables.split_at_checked(run).unwrap_or((tables, &[]));
+        let Some(start) = together.first().map(|table| table.offset) else { return Ok(rest) };
+        let len = self.table_len.saturating_mul(u64::try_from(together.len()).unwrap_or(1));
+        let mut tables = together.iter();
+        let (table_len, mut left) = (self.table_len, 0);
+        let mut current = None;
+        let mut buf = std::mem::take(&mut self.buf);
+        read_pieces(self.storage, start, len, &mut buf, |piece| {
+            // A piece is many whole tables or a part of one: both are powers of two.
+            for part in piece.chunks(to_usize(table_len)) {
+                if left == 0 {
+                    current = tables.next();
+                    left = table_len;
+                    if let Some(table) = current {
+                        self.scanner.begin(table.offset, table.usage);
+                    }
+                }
+                self.scanner.feed(part);
+                left = left.saturating_sub(len_u64(part));
+                if let Some(table) = current.filter(|_| left == 0) {
+                    self.end(table);
+                }
+            }
+            Ok(())
+        })?;
+        self.buf = buf;
+        Ok(rest)
+    }
+
+    fn end(&mut self, table: &TableUse) {
+        let (of_table, look_closer) = self.scanner.end();
+        self.stats.add(&of_table, table.usage.active);
+        if look_closer {
+            self.suspicious.push(table.offset);
+        }
+    }
 }
 
 /// Counts the data clusters of bitmaps, given their tables. True: something needs a closer look.
