@@ -105,7 +105,7 @@ impl Case {
     pub fn run(&self, env: &Env, texts: bool) -> Result<(), Vec<Difference>> {
         let fail = |what: String| vec![Difference::new(&self.name, "set-up", "", what)];
         let base = env.fresh_folder();
-        let result = self.run_in(&base, env, texts).unwrap_or_else(|e| fail(e));
+        let result = self.run_in(&base, env, texts).unwrap_or_else(fail);
         if result.is_empty() || !env.keep {
             // A folder left behind is removed with the whole run's.
             let _ = std::fs::remove_dir_all(&base);

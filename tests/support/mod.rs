@@ -11,7 +11,8 @@
 //! Environment: `DISKIMG_ORACLE` (another `qemu-img`), `DISKIMG_TEST_BINARY` (another binary in our place),
 //! `DISKIMG_TEST_DIR` (where folders are made), `DISKIMG_DIFF_REPORT` (a file for JSON lines of differences),
 //! `DISKIMG_KEEP=1` (leave the folders of failed cases in place), `DISKIMG_TIMES=1` (say how long each case took).
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::indexing_slicing)]
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 pub mod case;
 pub mod folder;

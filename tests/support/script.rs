@@ -192,7 +192,7 @@ pub fn number(text: &str) -> Result<i64, String> {
 
 fn hex(digits: &str) -> Result<Vec<u8>, String> {
     let digits: Vec<u32> = digits.chars().filter_map(|c| c.to_digit(16)).collect();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err("odd number of hex digits".to_owned());
     }
     Ok(digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
