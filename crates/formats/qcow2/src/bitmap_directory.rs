@@ -87,6 +87,7 @@ fn read_directory(
         return Err(Error::corrupt("Requested bitmap directory size is zero"));
     }
     let mut cursor = TableCursor::new(storage, pointer.directory_offset);
+    let unreadable = |error: Error| error.context("Failed to read bitmap directory");
     let mut bitmaps = Vec::new();
     let left = |cursor: &TableCursor<'_>| pointer.directory_size.saturating_sub(cursor.position());
     while left(&cursor) > 0 {
@@ -94,7 +95,7 @@ fn read_directory(
         if room < ENTRY_HEAD {
             return Err(Error::corrupt("Broken bitmap directory"));
         }
-        let head = cursor.take(ENTRY_HEAD)?;
+        let head = cursor.take(ENTRY_HEAD).map_err(unreadable)?;
         let Some(entry) = RawEntry::parse(&head) else {
             return Err(Error::corrupt("Broken bitmap directory"));
         };
@@ -107,7 +108,7 @@ fn read_directory(
         if entry.extra_len != 0 {
             return Err(Error::unsupported("Bitmap extra data is not supported").with_errno(errno::EINVAL));
         }
-        let name = cursor.take(entry.name_len.into())?;
+        let name = cursor.take(entry.name_len.into()).map_err(unreadable)?;
         cursor.align(ENTRY_ALIGN);
         bitmaps.push(entry.check(&String::from_utf8_lossy(&name), header)?);
     }
@@ -166,7 +167,7 @@ impl RawEntry {
         let known = self.kind == TYPE_DIRTY_TRACKING
             && self.flags & !(IN_USE | AUTO) == 0
             && GRANULARITY_BITS.contains(&self.granularity_bits)
-            && (1..=MAX_BITMAP_NAME).contains(&self.name_len);
+            && self.name_len <= MAX_BITMAP_NAME;
         let placed = self.table_size != 0
             && self.table_offset != 0
             && geo.is_aligned(self.table_offset)

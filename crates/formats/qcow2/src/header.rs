@@ -112,7 +112,7 @@ pub(crate) enum HeaderError {
     #[error("Reference count entry width too large; may not exceed 64 bits")]
     RefcountOrder,
     #[error("Unsupported encryption method {0}")]
-    CryptMethod(u32),
+    CryptMethod(i32),
     #[error("Image does not contain a reference count table")]
     NoRefcountTable,
     #[error("Reference count table too large")]
@@ -384,11 +384,10 @@ impl Draft {
 
 impl Header {
     /// Reads header, extensions and backing name from `storage` with all checks of opening in `mode`.
-    ///
-    /// # Errors
-    /// The first violation, or the storage's.
+    #[cfg(test)]
     pub(crate) fn read(storage: &dyn BlockDevice, mode: OpenMode) -> Result<Self> {
         let mut draft = Draft::read(storage, mode)?;
+        draft.header().check_crypt_method()?;
         draft.parse_extensions()?;
         draft.finish(storage)
     }
@@ -423,6 +422,14 @@ impl Header {
         raw.map_or(text.as_bytes(), |(_, bytes)| bytes)
     }
 
+    /// The encryption method is one that exists. Opening looks at it after tables and options.
+    pub(crate) fn check_crypt_method(&self) -> Result<(), HeaderError> {
+        if self.crypt_method > MAX_CRYPT_METHOD {
+            return Err(HeaderError::CryptMethod(self.crypt_method.cast_signed()));
+        }
+        Ok(())
+    }
+
     fn check_features(&self, mode: OpenMode) -> Result<(), HeaderError> {
         if self.incompatible & features::CORRUPT != 0 && mode.write && !mode.check {
             return Err(HeaderError::Corrupt);
@@ -433,9 +440,6 @@ impl Header {
         }
         if self.refcount_order > MAX_REFCOUNT_ORDER {
             return Err(HeaderError::RefcountOrder);
-        }
-        if self.crypt_method > MAX_CRYPT_METHOD {
-            return Err(HeaderError::CryptMethod(self.crypt_method));
         }
         Ok(())
     }

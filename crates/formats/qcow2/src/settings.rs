@@ -200,6 +200,7 @@ fn template(names: (Option<String>, Option<String>)) -> Result<Overlap> {
 pub(crate) const CRYPT_FORMATS: [&str; 3] = ["none", "aes", "luks"];
 
 fn check_encryption(options: &RuntimeOptions, header: &Header) -> Result<()> {
+    header.check_crypt_method()?;
     let Some(given) = options.get("encrypt.format").map(text_of) else { return Ok(()) };
     match CRYPT_FORMATS.get(to_usize(header.crypt_method.into())) {
         Some(stored) if header.crypt_method != 0 && given != *stored => Err(Error::invalid(format!(
