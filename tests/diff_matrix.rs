@@ -5,6 +5,8 @@
 
 #[path = "diff_matrix/accepted.rs"]
 mod accepted;
+#[path = "diff_matrix/alone.rs"]
+mod alone;
 #[path = "diff_matrix/check.rs"]
 mod check;
 #[path = "diff_matrix/compare.rs"]
@@ -51,5 +53,10 @@ fn main() -> std::process::ExitCode {
         open::cases(),
         resize::cases(),
     ];
-    support::suite::run_cases(tables.into_iter().flatten().collect(), accepted::ACCEPTED, LEAST)
+    support::suite::run_cases(
+        tables.into_iter().flatten().collect(),
+        accepted::ACCEPTED,
+        alone::tests(),
+        LEAST,
+    )
 }

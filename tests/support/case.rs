@@ -157,7 +157,7 @@ impl Case {
         let dir = base.join(WORK);
         folder::copy_tree(fixture, &dir, &|name| !self.fixture.pick || self.names(name))?;
         let holders = script::run(&self.changes, &dir, &env.tools())?;
-        let outputs = self.commands.iter().map(|command| self.output(program, command, &dir)).collect();
+        let outputs = self.commands.iter().map(|command| self.output(env, program, command, &dir)).collect();
         drop(holders);
         outputs
     }
@@ -168,10 +168,11 @@ impl Case {
         self.commands.iter().flatten().any(|word| word.contains(stem))
     }
 
-    fn output(&self, program: &Path, command: &[String], dir: &Path) -> Result<Finished, String> {
+    fn output(&self, env: &Env, program: &Path, command: &[String], dir: &Path) -> Result<Finished, String> {
         let here = dir.to_string_lossy();
         let args: Vec<String> = command.iter().map(|word| word.replace("$DIR", &here)).collect();
-        let mut done = process::run(program, &args, dir)?;
+        let memory = if program == env.our_link { Some(OUR_MEMORY) } else { None };
+        let mut done = process::run_within(program, &args, dir, memory)?;
         for text in [&mut done.stdout, &mut done.stderr] {
             *text = text
                 .replace(here.as_ref(), "$DIR")
@@ -223,6 +224,9 @@ impl Case {
         Ok(found)
     }
 }
+
+/// Address space that ours may use on any image, however hostile: threads, buffers and the program itself.
+const OUR_MEMORY: u64 = 512 << 20;
 
 /// Name of the folder in which commands run.
 const WORK: &str = "work";

@@ -1,5 +1,6 @@
 //! Runs a command with a time limit and a limit on what it may print, and keeps exit code, stdout and stderr.
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -33,6 +34,16 @@ impl Finished {
 
 /// Runs `program` in `dir` and waits for it.
 pub fn run<S: AsRef<OsStr>>(program: &Path, args: &[S], dir: &Path) -> Result<Finished, String> {
+    run_within(program, args, dir, None)
+}
+
+/// As [`run`], with a limit on the address space, in bytes.
+pub fn run_within<S: AsRef<OsStr>>(
+    program: &Path,
+    args: &[S],
+    dir: &Path,
+    memory: Option<u64>,
+) -> Result<Finished, String> {
     let mut child = Command::new(program)
         .args(args)
         .current_dir(dir)
@@ -43,6 +54,11 @@ pub fn run<S: AsRef<OsStr>>(program: &Path, args: &[S], dir: &Path) -> Result<Fi
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| format!("can't start {}: {e}", program.display()))?;
+    if let Some(memory) = memory {
+        let limit = Rlimit { current: Some(memory), maximum: Some(memory) };
+        // A command that has ended by now needs no limit.
+        let _ = prlimit(Some(Pid::from_child(&child)), Resource::As, limit);
+    }
     let (sender, ended) = mpsc::channel();
     let stdout = child.stdout.take().map(|stream| collect(stream, sender.clone()));
     let stderr = child.stderr.take().map(|stream| collect(stream, sender.clone()));

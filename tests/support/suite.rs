@@ -161,8 +161,8 @@ pub struct Accepted {
     pub reason: &'static str,
 }
 
-/// Runs tests made of cases; `least` is the number of command lines that there must be.
-pub fn run_cases(cases: Vec<Case>, accepted: &'static [Accepted], least: usize) -> ExitCode {
+/// Runs tests made of cases, and `more`; `least` is the number of command lines that there must be.
+pub fn run_cases(cases: Vec<Case>, accepted: &'static [Accepted], more: Vec<Test>, least: usize) -> ExitCode {
     let commands: usize = cases.iter().map(Case::command_count).sum();
     let mut names = HashSet::new();
     let twice: Vec<String> =
@@ -184,6 +184,7 @@ pub fn run_cases(cases: Vec<Case>, accepted: &'static [Accepted], least: usize) 
         }
         tests.push(Test::new(case.name.clone(), Needs::Texts, move |env| run_case(&case, meant, env, true)));
     }
+    tests.extend(more);
     run_tests(tests)
 }
 

@@ -1,0 +1,99 @@
+//! Whatever a flush acknowledged survives a crash at any moment: all writes and barriers are recorded, and every prefix
+//! and thousands of sampled sets of the writes since the last barrier are opened, read and checked, a part of them also
+//! by the installed `qemu-img`. `DISKIMG_CRASH_SAMPLES` asks for another number of samples per scenario.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod scenarios;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use diskimg_core::{BlockDevice, MemDevice, Task, to_usize};
+use diskimg_engine::{ConvertOptions, convert};
+use diskimg_testkit::crash::{self, CrashReport, Scenario};
+use diskimg_testkit::{FormatSubject, History, Oracle, Recorder, Sampling, Subject, pattern, plain_node, suite};
+
+/// Numbers of all tests together.
+static TOTAL: Mutex<Option<CrashReport>> = Mutex::new(None);
+
+/// States that the oracle is asked about, per scenario.
+const ORACLE_CHECKS: usize = 6;
+
+fn samples() -> usize {
+    std::env::var("DISKIMG_CRASH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(250)
+}
+
+fn main() -> ExitCode {
+    let mut tests = Vec::new();
+    for (subject, size, unit) in scenarios::all() {
+        tests.push(suite::plain(subject.name(), move || operations(&*subject, size, unit)));
+    }
+    for subject in scenarios::plain_images() {
+        tests.push(suite::plain(format!("create {}", subject.name()), move || {
+            note(crash::explore_create(&subject, sampling(9)));
+        }));
+    }
+    for subject in scenarios::plain_images() {
+        tests.push(suite::plain(format!("convert to {}", subject.name()), move || {
+            note(converted(&subject, false));
+            if subject.disks().len() == 1 {
+                note(converted(&subject, true));
+            }
+        }));
+    }
+    let code = suite::run(tests);
+    if let Some(total) = *TOTAL.lock().unwrap() {
+        println!("crash states: {total:?}");
+    }
+    code
+}
+
+fn sampling(seed: u64) -> Sampling {
+    Sampling { samples: samples(), seed }
+}
+
+fn note(report: CrashReport) {
+    TOTAL.lock().unwrap().get_or_insert_with(CrashReport::default).add(report);
+}
+
+fn operations(subject: &dyn Subject, size: u64, unit: u64) {
+    for scenario in scenarios::scenarios(size, unit) {
+        let scenario = Scenario {
+            name: scenario.name,
+            prepare: &scenario.prepare,
+            record: &scenario.run,
+            sampling: sampling(1),
+            oracle_checks: ORACLE_CHECKS,
+        };
+        note(crash::explore(subject, &scenario, Oracle::find()));
+    }
+}
+
+/// A conversion into an image that was made before.
+fn converted(subject: &FormatSubject, compress: bool) -> CrashReport {
+    let mut contents = vec![0; to_usize(subject.size)];
+    for (number, part) in contents.chunks_mut(7000).enumerate().filter(|(number, _)| number % 3 != 1) {
+        part.copy_from_slice(&pattern(1 + number as u64, 0, part.len() as u64));
+    }
+    let source = Arc::new(MemDevice::from(contents.clone()));
+    let source = plain_node(&diskimg_raw::DRIVER, source, false).unwrap();
+    let recorder = Recorder::new();
+    let disks: Vec<Vec<u8>> = subject.fresh().iter().map(|disk| disk.to_vec()).collect();
+    let shared: Vec<Arc<dyn BlockDevice>> = disks.into_iter().map(|bytes| recorder.device(bytes) as _).collect();
+    let mut history = History::new(subject.initial());
+    let opened = subject.open(&shared, true).unwrap();
+    let options = ConvertOptions { compress, target_is_zero: true, ..ConvertOptions::default() };
+    let begin = recorder.position();
+    history.wrote(begin, true, 0, contents);
+    convert(&[&source], opened.node.as_ref().unwrap(), &options, &Task::quiet()).unwrap();
+    history.flushed(recorder.position(), 1);
+    drop(opened);
+    let scenario = Scenario {
+        name: if compress { "convert -c" } else { "convert" },
+        prepare: &[],
+        record: &[],
+        sampling: sampling(3),
+        oracle_checks: ORACLE_CHECKS,
+    };
+    crash::judge_trace(subject, &scenario, &recorder.trace(), &history, Oracle::find())
+}
