@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use diskimg_core::{BlockDevice, MemDevice, Task, to_usize};
 use diskimg_engine::{ConvertOptions, convert};
 use diskimg_testkit::crash::{self, CrashReport, Scenario};
-use diskimg_testkit::{FormatSubject, History, Oracle, Recorder, Sampling, Subject, pattern, plain_node, suite};
+use diskimg_testkit::{
+    FormatSubject, History, Oracle, Recorder, Sampling, Subject, pattern, plain_node, suite,
+};
 
 /// Numbers of all tests together.
 static TOTAL: Mutex<Option<CrashReport>> = Mutex::new(None);
@@ -79,7 +81,8 @@ fn converted(subject: &FormatSubject, compress: bool) -> CrashReport {
     let source = plain_node(&diskimg_raw::DRIVER, source, false).unwrap();
     let recorder = Recorder::new();
     let disks: Vec<Vec<u8>> = subject.fresh().iter().map(|disk| disk.to_vec()).collect();
-    let shared: Vec<Arc<dyn BlockDevice>> = disks.into_iter().map(|bytes| recorder.device(bytes) as _).collect();
+    let shared: Vec<Arc<dyn BlockDevice>> =
+        disks.into_iter().map(|bytes| recorder.device(bytes) as _).collect();
     let mut history = History::new(subject.initial());
     let opened = subject.open(&shared, true).unwrap();
     let options = ConvertOptions { compress, target_is_zero: true, ..ConvertOptions::default() };

@@ -49,13 +49,23 @@ fn operations(subject: &dyn Subject, size: u64, unit: u64) {
         once,
         FaultSpec { torn: true, kinds: FaultKinds::WRITE, ..once },
         // The disk is full from then on.
-        FaultSpec { errno: errno::ENOSPC, times: u64::MAX, kinds: FaultKinds::WRITE | FaultKinds::SET_LEN, ..once },
+        FaultSpec {
+            errno: errno::ENOSPC,
+            times: u64::MAX,
+            kinds: FaultKinds::WRITE | FaultKinds::SET_LEN,
+            ..once
+        },
         FaultSpec::once(FaultKinds::READ, 0),
     ];
     for scenario in scenarios::scenarios(size, unit) {
         for spec in specs {
-            let scenario =
-                Scenario { name: scenario.name, prepare: &scenario.prepare, run: &scenario.run, spec, step: 1 };
+            let scenario = Scenario {
+                name: scenario.name,
+                prepare: &scenario.prepare,
+                run: &scenario.run,
+                spec,
+                step: 1,
+            };
             note(faults::explore(subject, &scenario));
         }
     }
@@ -96,7 +106,8 @@ fn conversion(subject: &FormatSubject, compress: bool, nth: u64) -> FaultReport 
     let opened = subject.open(&plain, false).unwrap_or_else(|error| panic!("fault {nth}: {error:?}"));
     let check = opened.layers[0].as_check().unwrap();
     let mut said = Vec::new();
-    let report = check.check(Repair::Nothing, &mut |line| said.push(line.to_owned()), &Task::quiet()).unwrap();
+    let report =
+        check.check(Repair::Nothing, &mut |line| said.push(line.to_owned()), &Task::quiet()).unwrap();
     assert_eq!(report.corruptions + report.check_errors, 0, "fault {nth}: {said:#?}");
     let mut got = vec![0; to_usize(opened.device.len())];
     opened.device.read_at(0, &mut got).unwrap();

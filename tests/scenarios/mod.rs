@@ -20,13 +20,17 @@ pub const IMAGES: &[(&[&str], u64, u64)] = &[
 
 /// Images without a backing file.
 pub fn plain_images() -> Vec<FormatSubject> {
-    IMAGES.iter().map(|(options, size, _)| FormatSubject::new(&diskimg_qcow2::DRIVER, *size, options)).collect()
+    IMAGES
+        .iter()
+        .map(|(options, size, _)| FormatSubject::new(&diskimg_qcow2::DRIVER, *size, options))
+        .collect()
 }
 
 /// Images over a backing file that is as long, shorter, or longer, and does not end with a cluster.
 pub fn overlays() -> Vec<OverlaySubject> {
     let top = |options, size| FormatSubject::new(&diskimg_qcow2::DRIVER, size, options);
-    let over = |options, size, base, base_len| OverlaySubject { top: top(options, size), base, base_len, seed: 5 };
+    let over =
+        |options, size, base, base_len| OverlaySubject { top: top(options, size), base, base_len, seed: 5 };
     vec![
         over(&["cluster_size=512"], 48 << 10, &diskimg_raw::DRIVER, 48 << 10),
         over(&["cluster_size=2k"], 64 << 10, &diskimg_raw::DRIVER, 33 * 512),

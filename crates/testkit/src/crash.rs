@@ -137,6 +137,44 @@ pub fn prepared(subject: &dyn Subject, ops: &[Op]) -> (Vec<Vec<u8>>, Vec<u8>) {
     (memory.iter().map(|device| device.to_vec()).collect(), contents)
 }
 
+/// Records the creation of the disk and judges its crash states: until the first flush after it the disk may not open,
+/// but nothing panics, and if it opens and passes its check it is as it should be; from that flush on it must.
+///
+/// # Panics
+/// If that is not so.
+pub fn explore_create(subject: &dyn Subject, sampling: Sampling) -> CrashReport {
+    let recorder = Recorder::new();
+    let shared: Vec<Arc<dyn BlockDevice>> =
+        subject.disks().iter().map(|_| recorder.device(Vec::new()) as Arc<dyn BlockDevice>).collect();
+    let name = subject.name();
+    subject.create(&shared).unwrap_or_else(|error| panic!("create {name}: {error:?}"));
+    let opened = Session::open(subject, shared, subject.initial(), || 0);
+    let mut session = opened.unwrap_or_else(|error| panic!("open {name}: {error:?}"));
+    session.must(&Op::Flush);
+    let finished = recorder.position();
+    drop(session);
+    let trace = recorder.trace();
+    let mut report = CrashReport { events: trace.events.len(), ..CrashReport::default() };
+    let visit = |state: CrashState| {
+        report.states += 1;
+        let run = AssertUnwindSafe(|| inspect(subject, &state.disks));
+        let found = std::panic::catch_unwind(run)
+            .map_err(|panic| format!("{name}: {}: panic: {}", state.story, panic_text(&*panic)))?;
+        report.distinct += usize::from(found.is_ok());
+        match found {
+            Ok(found) if found.bytes != subject.initial() => {
+                Err(format!("{name}: {}: other bytes", state.story))
+            }
+            Err(text) if state.position >= finished => Err(format!("{name}: {}: {text}", state.story)),
+            _ => Ok(()),
+        }
+    };
+    if let Err(text) = trace.explore(sampling, visit) {
+        panic!("create: {text}");
+    }
+    report
+}
+
 fn hash_of(state: &CrashState) -> u64 {
     let mut hasher = DefaultHasher::new();
     // What is allowed depends on the moment too.

@@ -4,7 +4,8 @@
 //! - [`FaultDevice`]: fails the N-th request.
 //! - [`SlowDevice`]: delays requests, so that races show. [`CappedDevice`]: is full at some length.
 //! - [`Session`] and [`History`]: operations on a disk beside a flat model, and what a reader may see after a failure.
-//! - [`Subject`]: how a disk under test is created and opened, with [`FormatSubject`] for a single image.
+//! - [`Subject`]: how a disk under test is created and opened, with [`FormatSubject`] for a single image
+//!   and [`OverlaySubject`] for one over a backing file.
 //! - [`crash`] and [`faults`]: the explorations built from these.
 //! - [`contract`]: the suite that every format driver passes.
 //! - [`Oracle`] and [`suite`]: the installed `qemu-img`, and tests that are ignored where it is missing.
@@ -20,6 +21,7 @@ pub mod faults;
 mod history;
 mod ops;
 mod oracle;
+mod overlay;
 mod record;
 mod replay;
 mod rng;
@@ -34,6 +36,7 @@ pub use fault::{FaultDevice, FaultKinds, FaultPlan, FaultSpec};
 pub use history::History;
 pub use ops::{Op, OpMix, pattern};
 pub use oracle::{CheckVerdict, Oracle};
+pub use overlay::{OverlaySubject, plain_node};
 pub use record::{Change, Event, RecordDevice, Recorder, Trace};
 pub use replay::{CrashState, Sampling};
 pub use rng::Rng;

@@ -17,6 +17,8 @@ pub struct Opened {
     pub device: Device,
     /// The layers, top first.
     pub layers: Vec<Arc<dyn Image>>,
+    /// The chain, where there is one.
+    pub node: Option<Node>,
 }
 
 impl Opened {
@@ -28,7 +30,7 @@ impl Opened {
         let node = Node::assemble(parts, below.cloned());
         let lower = node.layers().skip(1).map(|layer| Arc::clone(layer.image()));
         let layers = std::iter::once(image).chain(lower).collect();
-        Self { device: node.device().clone(), layers }
+        Self { device: node.device().clone(), layers, node: Some(node) }
     }
 }
 

@@ -90,7 +90,11 @@ impl Subject for Flaw {
 
     fn open(&self, disks: &[Arc<dyn BlockDevice>], write: bool) -> Result<Opened> {
         let plain = Plain { storage: Arc::clone(&disks[0]), flaw: *self, lock: Mutex::new(()) };
-        Ok(Opened { device: Device::with_mode(Arc::new(plain), !write, false), layers: Vec::new() })
+        Ok(Opened {
+            device: Device::with_mode(Arc::new(plain), !write, false),
+            layers: Vec::new(),
+            node: None,
+        })
     }
 
     fn initial(&self) -> Vec<u8> {
