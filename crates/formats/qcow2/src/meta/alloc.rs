@@ -69,25 +69,20 @@ impl State {
         // Kept also over a miss: what was passed is in use.
         self.alloc.free_index = from;
         let first = first?;
-        let end = first.saturating_add(most.max(1));
-        let mut next = first + 1;
-        while next < end && self.refcount(next)? == 0 {
-            next += 1;
-        }
-        self.take_counted(Clusters { first, count: next - first })
+        let count = self.free_run(first, most.max(1))?;
+        self.take_counted(Clusters { first, count })
     }
 
     /// Allocates exactly `count` clusters that follow each other, looking from `from` on; what was found to be in use
     /// is passed for good.
     pub(super) fn allocate_exactly(&mut self, count: u64, from: &mut u64) -> Result<Clusters, Miss> {
-        'again: loop {
+        loop {
             *from = (*from).max(self.alloc.free_index);
             let first = self.next_free(from)?;
-            for cluster in first + 1..first + count {
-                if self.refcount(cluster)? != 0 {
-                    *from = cluster + 1;
-                    continue 'again;
-                }
+            let free = self.free_run(first, count)?;
+            if free < count {
+                *from = first + free + 1;
+                continue;
             }
             return self.take_counted(Clusters { first, count });
         }
@@ -117,9 +112,7 @@ impl State {
         if found.first + found.count > HOST_OFFSET_END >> self.geo.cluster_bits {
             return Err(Miss::Error(Error::new(ErrorKind::Limit, "File too large")));
         }
-        for cluster in found.first..found.first + found.count {
-            self.set_refcount(cluster, 1)?;
-        }
+        self.count_new(found)?;
         if self.alloc.free_index == found.first {
             self.alloc.free_index = found.first + found.count;
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use diskimg_core::to_usize;
 
 use super::alloc::Clusters;
-use super::{Miss, State, Which, hex};
+use super::{Miss, NewEntry, State, Which, hex};
 use crate::entry::{L1Entry, L2Entry};
 
 /// Entries of one L2 table slice, to be looked at one after the other.
@@ -87,20 +87,33 @@ impl State {
         Ok(found)
     }
 
-    /// Replaces the entry of guest cluster `cluster`, whose table belongs to this image alone (see `ensure_l2`).
-    pub(super) fn set_entry(&mut self, cluster: u64, entry: L2Entry) -> Result<(), Miss> {
-        let offset = cluster << self.geo.cluster_bits;
+    /// Entries that one slice of an L2 table holds.
+    pub(super) fn l2_per_slice(&self) -> u64 {
+        self.geo.slice_size() / self.geo.l2_entry_size()
+    }
+
+    /// Replaces entries of one slice, whose table belongs to this image alone (see `ensure_l2`); clusters ascend.
+    pub(super) fn set_entries(&mut self, new: &[NewEntry]) -> Result<(), Miss> {
+        let (Some(first), Some(last)) = (new.first(), new.last()) else { return Ok(()) };
+        let offset = first.cluster << self.geo.cluster_bits;
         let Some(table) = self.l2_table(self.geo.l1_index(offset))? else {
             return Err(Miss::Corrupt("There is no L2 table for a new entry".to_owned()));
         };
-        let size = self.geo.l2_entry_size();
+        let (size, slice_size) = (self.geo.l2_entry_size(), self.geo.slice_size());
         let byte = self.geo.l2_index(offset) * size;
-        let slice = table + byte / self.geo.slice_size() * self.geo.slice_size();
-        let at = to_usize(table + byte - slice);
-        let target = self.l2.get_mut(slice, at..at + to_usize(size)).ok_or(Miss::Slice(Which::L2, slice))?;
-        let both = [entry.descriptor.to_be_bytes(), entry.bitmap.to_be_bytes()].concat();
-        let len = target.len();
-        target.copy_from_slice(both.get(..len).unwrap_or(&both));
+        let slice = table + byte / slice_size * slice_size;
+        let start = to_usize(byte % slice_size);
+        let part = start..start + to_usize((last.cluster - first.cluster + 1) * size);
+        let target = self.l2.get_mut(slice, part).ok_or(Miss::Slice(Which::L2, slice))?;
+        for new in new {
+            let at = to_usize((new.cluster - first.cluster) * size);
+            let Some(bytes) = target.get_mut(at..at + to_usize(size)) else { break };
+            let (descriptor, bitmap) = bytes.split_at_mut(8);
+            descriptor.copy_from_slice(&new.entry.descriptor.to_be_bytes());
+            if !bitmap.is_empty() {
+                bitmap.copy_from_slice(&new.entry.bitmap.to_be_bytes());
+            }
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use diskimg_core::{Error, to_usize};
 
-use super::{Miss, State, Which};
+use super::{Clusters, Miss, State, Which};
 use crate::entry::REFTABLE_RESERVED;
 
 /// Entry `index` of a slice of refcounts that are `1 << order` bits wide.
@@ -90,9 +90,52 @@ impl State {
         Ok(place.index + used < count)
     }
 
+    /// Free clusters from `first` (free) on that follow each other, at most `most`.
+    pub(super) fn free_run(&self, first: u64, most: u64) -> Result<u64, Miss> {
+        let order = self.geo.refcount_order;
+        let mut found = 0;
+        while found < most {
+            let Some(place) = self.refcount_place(first + found)? else {
+                // A whole block that nothing counts.
+                let per_block = self.geo.refblock_entries();
+                found += per_block - (first + found) % per_block;
+                continue;
+            };
+            let slice = self.refs.get(place.slice).ok_or(Miss::Slice(Which::Refcounts, place.slice))?;
+            let count = ((slice.len() * 8) >> order).min(place.index.saturating_add(to_usize(most - found)));
+            let free =
+                (place.index..count).take_while(|index| read_packed(slice, order, *index) == 0).count();
+            found += free as u64;
+            if place.index + free < count {
+                break;
+            }
+        }
+        Ok(found.min(most))
+    }
+
+    /// Gives each of `clusters`, which are free, one reference.
+    pub(super) fn count_new(&mut self, clusters: Clusters) -> Result<(), Miss> {
+        let order = self.geo.refcount_order;
+        let (mut at, end) = (clusters.first, clusters.first + clusters.count);
+        while at < end {
+            let Some(place) = self.refcount_place(at)? else { return Err(uncounted(at)) };
+            let per_slice = to_usize((self.geo.slice_size() * 8) >> order);
+            let count = (per_slice - place.index).min(to_usize(end - at));
+            let part = (place.index << order) / 8..((place.index + count) << order).div_ceil(8);
+            let lead = if order >= 3 { 0 } else { place.index % (8 >> order) };
+            let target =
+                self.refs.get_mut(place.slice, part).ok_or(Miss::Slice(Which::Refcounts, place.slice))?;
+            for index in lead..lead + count {
+                write_packed(target, order, index, 1);
+            }
+            at += count as u64;
+        }
+        Ok(())
+    }
+
     pub(super) fn set_refcount(&mut self, cluster: u64, value: u64) -> Result<(), Miss> {
         let Some(place) = self.refcount_place(cluster)? else {
-            return Err(Miss::Error(Error::corrupt(format!("no refcount block for host cluster {cluster}"))));
+            return Err(uncounted(cluster));
         };
         let order = self.geo.refcount_order;
         let first_byte = (place.index << order) / 8;
@@ -128,6 +171,10 @@ impl State {
         }
         Ok(())
     }
+}
+
+fn uncounted(cluster: u64) -> Miss {
+    Miss::Error(Error::corrupt(format!("no refcount block for host cluster {cluster}")))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use diskimg_core::{ByteRange, Result};
+use diskimg_core::{ByteRange, Result, to_usize};
 
 use super::alloc::Clusters;
 use super::{Meta, Miss, State};
@@ -52,19 +52,29 @@ impl State {
         }
     }
 
-    /// Replaces an entry; what the old one alone referred to is dropped. Doing it again changes nothing.
-    fn replace_entry(&mut self, new: NewEntry, data_file: bool) -> Result<(), Miss> {
-        let old = self.entry(new.cluster)?;
-        if old == new.entry {
-            return Ok(());
-        }
-        self.set_entry(new.cluster, new.entry)?;
-        let compressed = |entry: L2Entry| entry.kind(&self.geo, data_file) == ClusterKind::Compressed;
-        let same_host = !compressed(old) && !compressed(new.entry) && old.offset() == new.entry.offset();
-        if !same_host {
-            self.drop_entry(old, data_file);
+    /// Replaces entries (clusters ascend), making or unsharing their tables; what only the old ones referred to is
+    /// dropped. Doing it again changes nothing.
+    fn replace_entries(&mut self, new: &[NewEntry], data_file: bool) -> Result<(), Miss> {
+        let per_slice = self.l2_per_slice();
+        for group in new.chunk_by(|a, b| a.cluster / per_slice == b.cluster / per_slice) {
+            let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+            self.ensure_l2(first.cluster << self.geo.cluster_bits)?;
+            let old = self.entries(first.cluster..last.cluster + 1)?;
+            self.set_entries(group)?;
+            for new in group {
+                let Some(old) = old.get(to_usize(new.cluster - first.cluster)) else { continue };
+                if !self.same_host(*old, new.entry, data_file) {
+                    self.drop_entry(*old, data_file);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// True if the new entry keeps what the old one refers to.
+    fn same_host(&self, old: L2Entry, new: L2Entry, data_file: bool) -> bool {
+        let compressed = |entry: L2Entry| entry.kind(&self.geo, data_file) == ClusterKind::Compressed;
+        old == new || (!compressed(old) && !compressed(new) && old.offset() == new.offset())
     }
 }
 
@@ -111,13 +121,7 @@ impl Meta {
     /// Makes new entries visible. Their tables were prepared.
     pub(crate) fn publish(&self, entries: &[NewEntry]) -> Result<()> {
         let data_file = self.data_file.is_some();
-        self.change(|state| {
-            for new in entries {
-                state.ensure_l2(new.cluster << state.geo.cluster_bits)?;
-                state.replace_entry(*new, data_file)?;
-            }
-            Ok(())
-        })
+        self.change(|state| state.replace_entries(entries, data_file))
     }
 
     /// Replaces each entry of a run of guest clusters by what `decide` makes of it (`None`: unchanged). L2 tables that
@@ -138,13 +142,11 @@ impl Meta {
                 if !make_tables && state.l2_table(state.geo.l1_index(offset))?.is_none() {
                     return Ok(());
                 }
-                for cluster in at..end {
-                    state.ensure_l2(cluster << state.geo.cluster_bits)?;
-                    if let Some(entry) = decide(state.entry(cluster)?) {
-                        state.replace_entry(NewEntry { cluster, entry }, data_file)?;
-                    }
-                }
-                Ok(())
+                let old = state.entries(at..end)?;
+                let decided = (at..end).zip(old).filter_map(|(cluster, old)| {
+                    decide(old).filter(|entry| *entry != old).map(|entry| NewEntry { cluster, entry })
+                });
+                state.replace_entries(&decided.collect::<Vec<_>>(), data_file)
             })?;
             at = end;
         }
