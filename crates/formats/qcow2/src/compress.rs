@@ -27,11 +27,6 @@ pub(crate) fn codec_of(compression_type: u8) -> Option<Codec> {
     TYPES.iter().find(|(known, _)| *known == compression_type).map(|(_, codec)| *codec)
 }
 
-/// The header's `compression_type` of a method.
-pub(crate) fn compression_type_of(codec: Codec) -> Option<u8> {
-    TYPES.iter().find(|(_, known)| *known == codec).map(|(number, _)| *number)
-}
-
 /// Compresses clusters one after the other.
 pub(crate) struct Encoder(EncoderState);
 

@@ -19,6 +19,8 @@ use crate::entry::{COPIED, ClusterKind, L1_RESERVED, L1Entry};
 
 /// Entries that are looked at again because their table is used again.
 const REPETITION_BUDGET: u64 = 1 << 28;
+/// What a finding that was reported before costs of that budget.
+const REPEATED_FINDING: u64 = 256;
 
 /// What a walk needs to know.
 pub(super) struct Walk<'a, 'r> {
@@ -99,9 +101,8 @@ impl<'a, 'r> Walk<'a, 'r> {
             if !self.layout.geo.is_aligned(offset) {
                 self.reporter.find(&Finding::L2TableUnaligned { offset });
             }
-            if (self.found.suspicious.contains(&offset) || !self.overflowing.is_empty()) && self.admit(offset)
-            {
-                self.table(offset)?;
+            if self.found.suspicious.contains(&offset) || !self.overflowing.is_empty() {
+                self.look(offset, |walk| walk.table(offset))?;
             }
         }
         Ok(())
@@ -151,9 +152,19 @@ impl<'a, 'r> Walk<'a, 'r> {
         read_pieces(storage, place.offset, len, &mut buf, |piece| each(self, piece))
     }
 
-    /// True if the table may be looked at: the first time always, then as long as the budget lasts.
-    fn admit(&mut self, offset: u64) -> bool {
-        self.seen.insert(offset) || self.spend(self.layout.geo.l2_entries())
+    /// Looks at a table: the first time always, then as long as the budget lasts.
+    fn look(&mut self, offset: u64, at: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        if self.seen.insert(offset) {
+            return at(self);
+        }
+        if !self.spend(self.layout.geo.l2_entries()) {
+            return Ok(());
+        }
+        let before = self.reporter.report.corruptions;
+        at(self)?;
+        let repeated = self.reporter.report.corruptions.saturating_sub(before);
+        self.spend(repeated.saturating_mul(REPEATED_FINDING));
+        Ok(())
     }
 
     fn spend(&mut self, entries: u64) -> bool {
@@ -214,8 +225,8 @@ impl<'a, 'r> Walk<'a, 'r> {
             if (refcount == 1) != L1Entry(*entry).is_copied() {
                 self.reporter.find(&Finding::L1Copied { index, entry: *entry, refcount });
             }
-            if self.found.suspicious.contains(&offset) && self.admit(offset) {
-                self.table_flags(offset, stored)?;
+            if self.found.suspicious.contains(&offset) {
+                self.look(offset, |walk| walk.table_flags(offset, stored))?;
             }
         }
         Ok(())
