@@ -244,8 +244,9 @@ impl Comparison<'_> {
         };
         if let Some(sector) = sector {
             self.differs(Difference::Content { offset: start + sector });
+        } else {
+            self.advance(run.range.len);
         }
-        self.advance(run.range.len);
     }
 
     fn differs(&self, difference: Difference) {

@@ -8,6 +8,16 @@ use diskimg_core::driver::CreateContext;
 use diskimg_core::options::{OptSpec, ParsedOptions};
 use diskimg_core::{BlockDevice as _, Error, FormatDriver, Prealloc, Registry, Result, errno};
 
+/// Further drivers that QEMU has and that an image may name as the format of its backing file.
+#[rustfmt::skip]
+const OTHER_DRIVERS: [&str; 42] = [
+    "blkdebug", "blklogwrites", "blkreplay", "blkverify", "bochs", "cloop", "compress", "copy-before-write",
+    "copy-on-read", "dmg", "file", "ftp", "ftps", "gluster", "host_cdrom", "host_device", "http", "https",
+    "iscsi", "luks", "nbd", "nfs", "null-aio", "null-co", "nvme", "parallels", "preallocate", "qcow",
+    "qcow2", "qed", "quorum", "raw", "rbd", "replication", "snapshot-access", "ssh", "throttle", "vdi",
+    "vhdx", "vmdk", "vpc", "vvfat",
+];
+
 /// What image is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct CreateRequest<'a> {
@@ -37,6 +47,7 @@ pub struct CreatePlan {
     driver: &'static FormatDriver,
     options: ParsedOptions,
     for_convert: bool,
+    registry: Registry,
 }
 
 impl CreatePlan {
@@ -59,7 +70,8 @@ impl CreatePlan {
                 return Err(Error::invalid("Image creation needs a size parameter"));
             }
         }
-        Ok(Self { file, driver, options, for_convert: request.for_convert })
+        let registry = ctx.registry.clone();
+        Ok(Self { file, driver, options, for_convert: request.for_convert, registry })
     }
 
     /// The format.
@@ -93,6 +105,7 @@ impl CreatePlan {
     fn create(&self) -> Result<()> {
         let creator = self.driver.creator.ok_or_else(|| not_creatable(self.driver))?;
         (creator.validate)(&self.options)?;
+        self.check_backing_format()?;
         let made = self.file.can_create();
         if made {
             self.file.create(0, Prealloc::Off, &self.options)?;
@@ -113,6 +126,22 @@ impl CreatePlan {
             options: &self.options,
             opener: &opener,
         })
+    }
+
+    /// A backing format that nobody knows can't be stored.
+    fn check_backing_format(&self) -> Result<()> {
+        match self.options.get_str("backing_fmt") {
+            Some(name) if !self.knows_driver(&name) => {
+                Err(Error::invalid(format!("Parameter 'backing-fmt' does not accept value '{name}'")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn knows_driver(&self, name: &str) -> bool {
+        let formats = self.registry.formats().iter().map(|driver| driver.name);
+        let protocols = self.registry.protocols().iter().map(|driver| driver.name);
+        formats.chain(protocols).chain(OTHER_DRIVERS).any(|known| known == name)
     }
 
     /// A size that the host or the format can't hold is told in words of its own.
