@@ -1,7 +1,7 @@
-//! Creating an image: header, refcount table and first refcount block, then growth to the wanted size.
+//! Creating an image: header, refcount table, first refcount block, L1 table.
 //!
-//! Order: everything is validated before a file is touched; the three first clusters are written; the image is opened
-//! on them and grown, which allocates the L1 table and what is preallocated and stores the size last.
+//! Everything is validated before a file is touched. Then, most often, one write makes the image. Where more refcount
+//! blocks are needed or space is preallocated, an image of size 0 is made and grown, in the order of all growth.
 
 use std::sync::Arc;
 
@@ -11,8 +11,10 @@ use diskimg_core::options::{OptUse, ParsedOptions, RuntimeOptions};
 use diskimg_core::{BlockDevice, Error, Prealloc, Result, to_usize};
 
 use crate::extensions::Extensions;
+use crate::geometry::Geometry;
 use crate::header::{Header, V2_LEN, V3_LEN};
 use crate::image::Qcow2;
+use crate::meta::refcounts;
 use crate::open::Parts;
 use crate::options::{OPTIONS, Wanted, needs_key};
 use crate::settings::Settings;
@@ -20,6 +22,8 @@ use crate::snapshot_table::SnapshotTable;
 
 /// Header, refcount table, first refcount block.
 const FIRST_CLUSTERS: u64 = 3;
+/// Bytes of an entry of the L1 and refcount tables.
+const ENTRY: u64 = 8;
 /// The protocol prefix that is not stored with a data file's name.
 const FILE_PREFIX: &str = "file:";
 
@@ -52,13 +56,57 @@ pub(crate) fn create(ctx: &CreateContext<'_>) -> Result<()> {
         Some(name) => Some(make_data_file(ctx, name)?),
         None => None,
     };
-    let header = fresh_header(&wanted);
-    let geo = wanted.geo;
-    let mut reftable = vec![0; to_usize(geo.cluster_size() / 8)];
-    if let Some(first) = reftable.first_mut() {
-        *first = 2 * geo.cluster_size();
+    let prealloc = match wanted.prealloc {
+        Prealloc::Off if wanted.data_file_raw => Prealloc::Metadata,
+        mode => mode,
+    };
+    match plain_header(&wanted) {
+        Some(header) if prealloc == Prealloc::Off => create_at_once(ctx, &header, data_file.as_deref()),
+        _ => create_and_grow(ctx, &wanted, prealloc, data_file),
     }
-    write_first_clusters(&*ctx.storage, &header, &reftable)?;
+}
+
+/// The header of the finished image, if one refcount block counts all its clusters.
+fn plain_header(wanted: &Wanted) -> Option<Header> {
+    let entries = wanted.geo.l1_entries_for(wanted.size);
+    let clusters = FIRST_CLUSTERS + wanted.geo.clusters_for(entries * ENTRY);
+    if clusters > wanted.geo.refblock_entries() {
+        return None;
+    }
+    let l1_offset = if entries > 0 { FIRST_CLUSTERS * wanted.geo.cluster_size() } else { 0 };
+    let l1_size = u32::try_from(entries).ok()?;
+    Some(Header { size: wanted.size, l1_size, l1_offset, ..fresh_header(wanted) })
+}
+
+/// Writes all of an image without preallocation: nothing was there before, so nothing has to wait for anything.
+fn create_at_once(
+    ctx: &CreateContext<'_>,
+    header: &Header,
+    data_file: Option<&dyn BlockDevice>,
+) -> Result<()> {
+    let geo = header.geometry();
+    let l1_len = u64::from(header.l1_size) * ENTRY;
+    let mut bytes = first_clusters(header, &first_reftable(&geo), FIRST_CLUSTERS + geo.clusters_for(l1_len))?;
+    bytes.resize(bytes.len() + to_usize(l1_len), 0);
+    ctx.storage.write_at(0, &bytes)?;
+    if let Some(data_file) = data_file {
+        data_file.set_len(header.size, Prealloc::Off)?;
+        data_file.flush()?;
+    }
+    ctx.storage.flush()
+}
+
+/// Makes an image without size and grows it.
+fn create_and_grow(
+    ctx: &CreateContext<'_>,
+    wanted: &Wanted,
+    prealloc: Prealloc,
+    data_file: Option<Arc<dyn BlockDevice>>,
+) -> Result<()> {
+    let header = fresh_header(wanted);
+    let geo = wanted.geo;
+    let reftable = first_reftable(&geo);
+    ctx.storage.write_at(0, &first_clusters(&header, &reftable, FIRST_CLUSTERS)?)?;
     let image = Qcow2::new(Parts {
         storage: Arc::clone(&ctx.storage),
         data_file: data_file.clone(),
@@ -72,10 +120,6 @@ pub(crate) fn create(ctx: &CreateContext<'_>) -> Result<()> {
         notices: Notices::default(),
         filename: ctx.filename.to_owned(),
     });
-    let prealloc = match wanted.prealloc {
-        Prealloc::Off if wanted.data_file_raw => Prealloc::Metadata,
-        mode => mode,
-    };
     if wanted.size > 0 {
         image.set_len(wanted.size, prealloc)?;
     }
@@ -143,15 +187,25 @@ fn backing_error(wanted: &Wanted, error: Error) -> Error {
     }
 }
 
-fn write_first_clusters(storage: &dyn BlockDevice, header: &Header, reftable: &[u64]) -> Result<()> {
+/// The refcount table that knows the first block.
+fn first_reftable(geo: &Geometry) -> Vec<u64> {
+    let mut reftable = vec![0; to_usize(geo.cluster_size() / ENTRY)];
+    if let Some(first) = reftable.first_mut() {
+        *first = 2 * geo.cluster_size();
+    }
+    reftable
+}
+
+/// The bytes of header, refcount table and a block that counts the first `counted` clusters.
+fn first_clusters(header: &Header, reftable: &[u64], counted: u64) -> Result<Vec<u8>> {
     let geo = header.geometry();
     let mut bytes = header.encode()?;
     bytes.extend(reftable.iter().flat_map(|entry| entry.to_be_bytes()));
     let block_start = bytes.len();
     bytes.resize(to_usize(FIRST_CLUSTERS * geo.cluster_size()), 0);
-    for index in 0..FIRST_CLUSTERS {
-        let block = bytes.get_mut(block_start..).unwrap_or_default();
-        crate::meta::refcounts::write_packed(block, geo.refcount_order, to_usize(index), 1);
+    let block = bytes.get_mut(block_start..).unwrap_or_default();
+    for index in 0..counted {
+        refcounts::write_packed(block, geo.refcount_order, to_usize(index), 1);
     }
-    storage.write_at(0, &bytes)
+    Ok(bytes)
 }

@@ -241,11 +241,6 @@ fn take_size(options: &mut RuntimeOptions, name: &str) -> Result<Option<u64>> {
     parse_option_size(name, &text).map(Some)
 }
 
-/// A number; a negative one counts down from 2^64, as in C.
 fn take_number(options: &mut RuntimeOptions, name: &str) -> Result<Option<u64>> {
-    let Some(text) = take_text(options, name) else { return Ok(None) };
-    match text.strip_prefix('-') {
-        Some(digits) => parse_option_number(name, digits).map(|number| Some(0u64.wrapping_sub(number))),
-        None => parse_option_number(name, &text).map(Some),
-    }
+    take_text(options, name).map(|text| parse_option_number(name, &text)).transpose()
 }
