@@ -9,14 +9,16 @@ use super::source::Sources;
 pub(super) struct Encoder<'a> {
     clusters: &'a dyn CompressedClusters,
     encoder: Box<dyn ClusterEncoder>,
+    /// Payloads of the source may be taken over: what was read is what they hold.
+    pass_on: bool,
     payload: Vec<u8>,
     /// The last cluster of the disk, filled up with zeros.
     padded: Vec<u8>,
 }
 
 impl<'a> Encoder<'a> {
-    pub(super) fn new(clusters: &'a dyn CompressedClusters) -> Result<Self> {
-        Ok(Self { clusters, encoder: clusters.encoder()?, payload: Vec::new(), padded: Vec::new() })
+    pub(super) fn new(clusters: &'a dyn CompressedClusters, pass_on: bool) -> Result<Self> {
+        Ok(Self { clusters, encoder: clusters.encoder()?, pass_on, payload: Vec::new(), padded: Vec::new() })
     }
 
     /// Cuts the data of `range`, which is `bytes`, into clusters. Payloads are put at the end of `payloads`;
@@ -37,7 +39,7 @@ impl<'a> Encoder<'a> {
             let cluster = ByteRange::from_bounds(start, end);
             let from = to_usize(start - range.start);
             let plain = bytes.get(from..from + to_usize(cluster.len)).unwrap_or_default();
-            let smaller = sources.payload(cluster, self.clusters, &mut self.payload)?
+            let smaller = (self.pass_on && sources.payload(cluster, self.clusters, &mut self.payload)?)
                 || self.compress(plain, to_usize(cluster_len))?;
             let content = if smaller && self.payload.len() < to_usize(cluster_len) {
                 let at = payloads.len();

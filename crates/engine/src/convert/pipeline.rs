@@ -174,10 +174,24 @@ fn rules(target: &Node, options: &ConvertOptions) -> Rules {
     Rules { write_unit, max_unit, zero_from, fill: options.sparse_size == 0 && !options.copy_range }
 }
 
+/// Lets nobody wait for a thread that panics.
+struct Alarm<'p, 'a>(&'p Pipeline<'a>);
+
+impl Drop for Alarm<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failure.record(0, Error::new(ErrorKind::Io, "a thread of the conversion panicked"));
+            let _queue = self.0.queue.lock();
+            self.0.changed.notify_all();
+        }
+    }
+}
+
 impl<'a> Pipeline<'a> {
     /// What each thread does.
     fn work(&self) {
         let mut encoder = None;
+        let _alarm = Alarm(self);
         loop {
             let (order, result) = match self.step() {
                 Step::End => break,
@@ -387,7 +401,8 @@ impl<'a> Pipeline<'a> {
         encoder: &mut Option<Encoder<'a>>,
     ) -> Result<()> {
         if encoder.is_none() {
-            *encoder = self.target.image().as_compressed().map(Encoder::new).transpose()?;
+            let clusters = self.target.image().as_compressed();
+            *encoder = clusters.map(|clusters| Encoder::new(clusters, !self.options.salvage)).transpose()?;
         }
         let Some(encoder) = encoder else { return Ok(()) };
         encoder.encode(self.sources, range, plain, at, payloads, &mut |segment| segments.push(segment))
