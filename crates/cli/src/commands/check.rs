@@ -111,7 +111,7 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
             }
         });
     }
-    verdict(&report)
+    verdict(ui, &report)
 }
 
 /// The format has no check.
@@ -130,14 +130,20 @@ impl Args {
                 ui.library_error(&error);
                 UNSUPPORTED
             }
-            _ => ui.fail(format!("Check failed: {}", error.strerror())),
+            _ => {
+                // What ended the check is said first, where there is more to say than its error number.
+                if error.joined() != error.strerror() {
+                    ui.library_error(&error);
+                }
+                ui.fail(format!("Check failed: {}", error.strerror()))
+            }
         })
     }
 }
 
-fn verdict(report: &CheckReport) -> Result<(), Exit> {
+fn verdict(ui: &Ui, report: &CheckReport) -> Result<(), Exit> {
     match report {
-        CheckReport { check_errors: 1.., .. } => Err(Exit::FAILURE),
+        CheckReport { check_errors: 1.., .. } => Err(ui.fail("Check failed")),
         CheckReport { corruptions: 1.., .. } => Err(CORRUPT),
         CheckReport { leaks: 1.., .. } => Err(LEAKS),
         _ => Ok(()),
