@@ -185,7 +185,8 @@ impl From<HeaderError> for Error {
     fn from(error: HeaderError) -> Self {
         match error {
             HeaderError::SectorCount => {
-                Self::from_errno(diskimg_core::errno::EFBIG).context("Could not refresh total sector count")
+                let cause = diskimg_core::strerror(diskimg_core::errno::EFBIG);
+                Self::limit(cause).context(error.to_string())
             }
             other => Self::new(other.kind(), other.to_string()),
         }
@@ -506,3 +507,6 @@ pub(crate) const SNAPSHOT_HEAD_LEN: u64 = 40;
 const MAX_FILE_SIZE: u64 = i64::MAX as u64;
 /// An L1 table that needs more entries is not even looked at.
 const MAX_L1_INDEX: u64 = i32::MAX as u64;
+
+#[cfg(test)]
+pub(crate) mod tests;

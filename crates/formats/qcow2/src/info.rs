@@ -63,3 +63,60 @@ fn bitmap_info(bitmap: &Bitmap) -> InfoValue {
         ("granularity", bitmap.granularity().into()),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header::tests::sample;
+
+    fn keys(header: &Header, bitmaps: &[Bitmap]) -> Vec<&'static str> {
+        specific(header, bitmaps).into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn keys_come_in_the_known_order() {
+        let bitmap = Bitmap {
+            name: "b".to_owned(),
+            flags: IN_USE | AUTO,
+            granularity_bits: 12,
+            table_offset: 1 << 16,
+            table_size: 1,
+        };
+        let header = Header { crypt_method: 2, ..sample() };
+        let expected = [
+            "compat",
+            "compression-type",
+            "lazy-refcounts",
+            "bitmaps",
+            "refcount-bits",
+            "encrypt",
+            "data-file",
+            "data-file-raw",
+            "corrupt",
+            "extended-l2",
+        ];
+        assert_eq!(keys(&header, std::slice::from_ref(&bitmap)), expected);
+        let InfoValue::Map(fields) = bitmap_info(&bitmap) else { panic!("a map") };
+        let flags = InfoValue::List(vec!["in-use".into(), "auto".into()]);
+        assert_eq!(fields, [("flags", flags), ("name", "b".into()), ("granularity", 4096u64.into())]);
+        assert_eq!(
+            keys(&Header { version: 2, ..sample() }, &[]),
+            ["compat", "compression-type", "refcount-bits"]
+        );
+    }
+
+    #[test]
+    fn values_follow_the_header() {
+        let header =
+            Header { incompatible: features::CORRUPT | features::DIRTY, compression_type: 0, ..sample() };
+        let info = image_info(&header, &[], &[]);
+        assert!(info.dirty && !info.encrypted);
+        assert_eq!(info.cluster_size, Some(1 << 16));
+        let specific = info.specific.unwrap();
+        let value = |key| specific.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone());
+        assert_eq!(value("corrupt"), Some(true.into()));
+        assert_eq!(value("refcount-bits"), Some(8u64.into()));
+        assert_eq!(value("compression-type"), Some("zlib".into()));
+        assert_eq!(value("data-file"), None);
+    }
+}

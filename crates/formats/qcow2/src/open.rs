@@ -110,16 +110,15 @@ fn read_entries(device: &dyn BlockDevice, (offset, count): (u64, u64), mode: Ope
     if mode.describe_only {
         return Ok(Vec::new());
     }
-    let there = len.min(device.len().saturating_sub(offset).next_multiple_of(ENTRY));
+    let there = len.min(device.len().saturating_sub(offset));
     let mut entries = vec![0; to_usize(count)];
-    let mut bytes = vec![0; to_usize(there.min(TABLE_STEP))];
+    let mut bytes = vec![0; to_usize(there.next_multiple_of(ENTRY).min(TABLE_STEP))];
     for (index, part) in entries.chunks_mut(to_usize(TABLE_STEP / ENTRY)).enumerate() {
         let at = index as u64 * TABLE_STEP;
-        let Some(bytes) = bytes.get_mut(..to_usize(there.saturating_sub(at).min(TABLE_STEP))) else { break };
-        if bytes.is_empty() {
+        if at >= there {
             break;
         }
-        read_zero_padded(device, offset + at, bytes)?;
+        read_zero_padded(device, offset + at, &mut bytes)?;
         for (entry, bytes) in part.iter_mut().zip(bytes.as_chunks().0) {
             *entry = u64::from_be_bytes(*bytes);
         }
@@ -206,3 +205,6 @@ fn prepare_for_writing(device: &dyn BlockDevice, header: &mut Header) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,3 +194,6 @@ fn parse_head(bytes: &[u8]) -> Option<(Snapshot, u16, u16)> {
     };
     Some((snapshot, id_len, name_len))
 }
+
+#[cfg(test)]
+mod tests;
