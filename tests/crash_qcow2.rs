@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     for subject in scenarios::plain_images() {
         tests.push(suite::plain(format!("convert to {}", subject.name()), move || {
             note(converted(&subject, false));
-            if subject.disks().len() == 1 {
+            if scenarios::takes_compressed(&subject) {
                 note(converted(&subject, true));
             }
         }));

@@ -26,6 +26,11 @@ pub fn plain_images() -> Vec<FormatSubject> {
         .collect()
 }
 
+/// Whether clusters of a new image of that kind can be written compressed.
+pub fn takes_compressed(subject: &FormatSubject) -> bool {
+    subject.options.iter().all(|(name, _)| !matches!(*name, "data_file" | "preallocation"))
+}
+
 /// Images over a backing file that is as long, shorter, or longer, and does not end with a cluster.
 pub fn overlays() -> Vec<OverlaySubject> {
     let top = |options, size| FormatSubject::new(&diskimg_qcow2::DRIVER, size, options);

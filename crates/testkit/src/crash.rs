@@ -163,7 +163,13 @@ pub fn explore_create(subject: &dyn Subject, sampling: Sampling) -> CrashReport 
         report.distinct += usize::from(found.is_ok());
         match found {
             Ok(found) if found.bytes != subject.initial() => {
-                Err(format!("{name}: {}: other bytes", state.story))
+                let at = found.bytes.iter().position(|byte| *byte != 0);
+                let place = format!("after {} of {} events", state.position, trace.events.len());
+                Err(format!(
+                    "{name}: {place}: {}: {} bytes, first at {at:x?}",
+                    state.story,
+                    found.bytes.len()
+                ))
             }
             Err(text) if state.position >= finished => Err(format!("{name}: {}: {text}", state.story)),
             _ => Ok(()),

@@ -19,6 +19,9 @@ struct Act {
     bytes: Vec<u8>,
     /// The new length, if it changed that.
     len: Option<u64>,
+    /// While it is under way the bytes may be anything: a backing file may show through where a disk is being cut,
+    /// and where it is being made longer before that part is covered with zeros.
+    shows_below: bool,
 }
 
 impl Act {
@@ -37,6 +40,7 @@ pub struct History {
     latest: Vec<u8>,
     len: u64,
     uncertain: bool,
+    backed: bool,
 }
 
 impl History {
@@ -44,7 +48,20 @@ impl History {
     #[must_use]
     pub fn new(base: Vec<u8>) -> Self {
         let len = base.len() as u64;
-        Self { latest: base.clone(), base, acts: Vec::new(), flushes: vec![(0, 0)], len, uncertain: false }
+        Self {
+            latest: base.clone(),
+            base,
+            acts: Vec::new(),
+            flushes: vec![(0, 0)],
+            len,
+            uncertain: false,
+            backed: false,
+        }
+    }
+
+    /// The disk has a backing file.
+    pub const fn set_backed(&mut self) {
+        self.backed = true;
     }
 
     /// The bytes that a reader must see now, if everything was certain.
@@ -61,19 +78,34 @@ impl History {
 
     /// Forgets what a discard or a failure left open: a reader saw `bytes` at `start`.
     pub fn observed(&mut self, begin: usize, start: u64, bytes: Vec<u8>) {
-        self.act(Act { begin, certain: true, start, bytes, len: None });
+        self.act(Act { begin, certain: true, start, bytes, len: None, shows_below: false });
     }
 
     /// `bytes` were written at `start`; `certain`: successfully.
     pub fn wrote(&mut self, begin: usize, certain: bool, start: u64, bytes: Vec<u8>) {
-        self.act(Act { begin, certain, start, bytes, len: None });
+        self.act(Act { begin, certain, start, bytes, len: None, shows_below: false });
     }
 
     /// The length was set; what is cut off or added is zeros should the disk grow again.
     pub fn resized(&mut self, begin: usize, certain: bool, len: u64) {
         let (start, end) = (self.len.min(len), self.len.max(len));
         let bytes = vec![0; to_usize(end - start)];
-        self.act(Act { begin, certain, start, bytes, len: Some(len) });
+        self.act(Act {
+            begin,
+            certain,
+            start,
+            bytes,
+            len: Some(len),
+            shows_below: len < self.len || self.backed,
+        });
+    }
+
+    /// After a failed change of the length the disk says that it is `len` bytes long.
+    pub fn length_seen(&mut self, len: u64) {
+        self.len = len;
+        if self.latest.len() < to_usize(len) {
+            self.latest.resize(to_usize(len), 0);
+        }
     }
 
     fn act(&mut self, act: Act) {
@@ -82,10 +114,7 @@ impl History {
             overlay(&mut self.latest, &act);
         }
         if let Some(len) = act.len.filter(|_| act.certain) {
-            self.len = len;
-            if self.latest.len() < to_usize(len) {
-                self.latest.resize(to_usize(len), 0);
-            }
+            self.length_seen(len);
         }
         self.acts.push(act);
     }
@@ -192,7 +221,8 @@ impl Verifier<'_> {
                 continue;
             };
             allowed.push((number, *value));
-            if *value == got {
+            let open = number >= settled || !act.certain;
+            if *value == got || (open && act.shows_below) {
                 return Ok(());
             }
             if act.certain && number < settled {

@@ -42,8 +42,12 @@ impl<'s> Session<'s> {
         contents: Vec<u8>,
         clock: impl Fn() -> usize + 's,
     ) -> Result<Self> {
-        let opened = Some(subject.open(&disks, true)?);
-        Ok(Self { subject, disks, opened, history: History::new(contents), clock: Box::new(clock) })
+        let opened = subject.open(&disks, true)?;
+        let mut history = History::new(contents);
+        if opened.layers.len() > 1 {
+            history.set_backed();
+        }
+        Ok(Self { subject, disks, opened: Some(opened), history, clock: Box::new(clock) })
     }
 
     /// A new disk in memory.
@@ -189,6 +193,9 @@ impl<'s> Session<'s> {
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Applied::Skipped),
             done => {
                 self.history.resized(begin, done.is_ok(), len);
+                if done.is_err() {
+                    self.history.length_seen(self.opened().device.len());
+                }
                 done.map(|()| Applied::Done)
             }
         }
