@@ -48,7 +48,7 @@ impl<'a> TableCursor<'a> {
     pub(crate) fn take(&mut self, len: u64) -> Result<Vec<u8>> {
         let len = len.min(READ_AHEAD);
         let from = self.at.checked_sub(self.window_at);
-        if !from.is_some_and(|from| from.saturating_add(len) <= len_u64(&self.window)) {
+        if from.is_none_or(|from| from.saturating_add(len) > len_u64(&self.window)) {
             let offset = self.start.saturating_add(self.at);
             check_reach(offset, len)?;
             self.window.resize(to_usize(READ_AHEAD), 0);

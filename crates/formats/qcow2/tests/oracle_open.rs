@@ -9,7 +9,7 @@ use std::sync::Arc;
 use diskimg_core::driver::{OpenContext, OpenMode};
 use diskimg_core::opener::NoReferences;
 use diskimg_core::options::{RuntimeOptions, RuntimeValue};
-use diskimg_core::{Error, MemDevice};
+use diskimg_core::{Error, MemDevice, to_usize};
 use diskimg_qcow2::DRIVER;
 use diskimg_testkit::{Oracle, Rng, suite};
 
@@ -227,12 +227,12 @@ fn make(oracle: &Oracle, (options, size, commands): (&str, &str, &[&[&str]])) ->
 fn patch(bytes: &mut [u8], at: u64, hex: &str) {
     for (index, pair) in hex.as_bytes().chunks_exact(2).enumerate() {
         let digits = std::str::from_utf8(pair).unwrap();
-        bytes[at as usize + index] = u8::from_str_radix(digits, 16).unwrap();
+        bytes[to_usize(at) + index] = u8::from_str_radix(digits, 16).unwrap();
     }
 }
 
 fn number(bytes: &[u8], at: u64) -> u64 {
-    u64::from_be_bytes(bytes[at as usize..at as usize + 8].try_into().unwrap())
+    u64::from_be_bytes(bytes[to_usize(at)..to_usize(at) + 8].try_into().unwrap())
 }
 
 /// What opening to describe says: nothing, or the error with its hint.
@@ -329,7 +329,7 @@ fn random_damage(oracle: &Oracle, base: (&str, &str, &[&[&str]]), seed: u64) {
         let mut story = Vec::new();
         for _ in 0..=rng.below(2) {
             let (start, len) = *rng.pick(&[(4, 108), (104, 500), (table, 120)]);
-            let at = ((start + rng.below(len)) as usize).min(bytes.len() - 1);
+            let at = to_usize(start + rng.below(len)).min(bytes.len() - 1);
             let value = *rng.pick(&[0, 1, 2, 4, 0x10, 0x40, 0x7f, 0x80, 0xff]);
             bytes[at] = value;
             story.push((at, value));
