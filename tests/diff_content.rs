@@ -42,6 +42,8 @@ const SIMPLE: Layout = Layout {
 
 const LAYOUTS: &[Layout] = &[
     Layout { name: "plain", ..SIMPLE },
+    Layout { name: "large", size: 80 << 20, ..SIMPLE },
+    Layout { name: "large-512", options: "cluster_size=512", cluster: 512, size: 24 << 20, ..SIMPLE },
     Layout { name: "512", options: "cluster_size=512", cluster: 512, size: 700 << 10, ..SIMPLE },
     Layout { name: "4k", options: "cluster_size=4k", cluster: 4096, ..SIMPLE },
     Layout { name: "2M", options: "cluster_size=2M", cluster: 2 << 20, size: (9 << 20) + 1024, ..SIMPLE },
@@ -176,6 +178,7 @@ impl<'a> Ground<'a> {
                  create -f qcow2 {} {} img {}
                  try-io -f qcow2 img {}
                  img check img
+                 io -f qcow2 img length
                  img convert -f qcow2 -O raw img truth",
                 options(layout, "img"),
                 layout.backing,
@@ -184,7 +187,8 @@ impl<'a> Ground<'a> {
             )
         };
         // qemu-io, writing compressed clusters between others, now and then packs one into a cluster that it has
-        // just filled with plain data, and leaves that one marked as unshared. Such a seed does without them.
+        // just filled with plain data and leaves that one marked as unshared, or finds the image corrupt (so that
+        // it can't be opened for writing again). Such a seed does without them.
         let made = env.fixtures.get(&script(layout), &env.tools());
         let plain = Layout { compresses: false, ..layout };
         let (layout, made) = match made {
