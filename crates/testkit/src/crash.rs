@@ -162,7 +162,11 @@ pub fn explore_create(subject: &dyn Subject, sampling: Sampling) -> CrashReport 
             .map_err(|panic| format!("{name}: {}: panic: {}", state.story, panic_text(&*panic)))?;
         report.distinct += usize::from(found.is_ok());
         match found {
-            Ok(found) if found.bytes != subject.initial() => {
+            // Before that it may be shorter.
+            Ok(found)
+                if !subject.initial().starts_with(&found.bytes)
+                    || (state.position >= finished && found.bytes.len() != subject.initial().len()) =>
+            {
                 let at = found.bytes.iter().position(|byte| *byte != 0);
                 let place = format!("after {} of {} events", state.position, trace.events.len());
                 Err(format!(
