@@ -1,7 +1,8 @@
 //! Creating an image: header, refcount table, first refcount block, L1 table.
 //!
-//! Everything is validated before a file is touched. Then, most often, one write makes the image. Where more refcount
-//! blocks are needed or space is preallocated, an image of size 0 is made and grown, in the order of all growth.
+//! Everything is validated before a file is touched. Then, most often, one write makes the image. Where data gets its
+//! space at once, [`crate::preallocate`] lays it out. In the other cases (more refcount blocks, preallocated metadata) an
+//! image of size 0 is made and grown, in the order of all growth.
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::image::Qcow2;
 use crate::meta::refcounts;
 use crate::open::Parts;
 use crate::options::{OPTIONS, Wanted, needs_key};
+use crate::preallocate::Plan;
 use crate::settings::Settings;
 use crate::snapshot_table::SnapshotTable;
 
@@ -60,10 +62,18 @@ pub(crate) fn create(ctx: &CreateContext<'_>) -> Result<()> {
         Prealloc::Off if wanted.data_file_raw => Prealloc::Metadata,
         mode => mode,
     };
-    match plain_header(&wanted) {
-        Some(header) if prealloc == Prealloc::Off => create_at_once(ctx, &header, data_file.as_deref()),
-        _ => create_and_grow(ctx, &wanted, prealloc, data_file),
+    let provided =
+        matches!(prealloc, Prealloc::Falloc | Prealloc::Full) && data_file.is_none() && wanted.size > 0;
+    if prealloc == Prealloc::Off
+        && let Some(header) = plain_header(&wanted)
+    {
+        return create_at_once(ctx, &header, data_file.as_deref());
     }
+    if provided && let Some(plan) = Plan::new(wanted.geo, wanted.size) {
+        let header = Header { size: wanted.size, ..fresh_header(&wanted) };
+        return plan.write(header, &*ctx.storage, prealloc);
+    }
+    create_and_grow(ctx, &wanted, prealloc, data_file)
 }
 
 /// The header of the finished image, if one refcount block counts all its clusters.

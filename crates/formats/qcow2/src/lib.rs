@@ -22,6 +22,7 @@ mod measure;
 mod meta;
 mod open;
 mod options;
+mod preallocate;
 mod read;
 mod reserve;
 mod resize;
