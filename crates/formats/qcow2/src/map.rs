@@ -58,7 +58,7 @@ impl Qcow2 {
             let piece = match self.run_in_slice(state, rest) {
                 Ok(piece) => piece,
                 // What is known already is an answer.
-                Err(Miss::Slice(..)) if found.is_some() => break,
+                Err(Miss::Slice(..) | Miss::Corrupt(_)) if found.is_some() => break,
                 Err(miss) => return Err(miss),
             };
             match &mut found {
@@ -82,7 +82,11 @@ impl Qcow2 {
         let mut index = geo.l2_index(at);
         while at < range.end() {
             let Some(entry) = slice.entry(index) else { break };
-            let piece = self.run_in_cluster(&slice, index, entry, at)?;
+            let piece = match self.run_in_cluster(&slice, index, entry, at) {
+                Ok(piece) => piece,
+                Err(Miss::Corrupt(_)) if found.is_some() => break,
+                Err(miss) => return Err(miss),
+            };
             let len = piece.len.min(range.end() - at);
             match &mut found {
                 None => found = Some(Run { len, kind: piece.kind }),
