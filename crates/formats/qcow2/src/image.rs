@@ -294,17 +294,18 @@ impl Check for Qcow2 {
         if self.mode.write {
             self.meta.flush()?;
         }
-        let tables = self.meta.tables();
-        let input = CheckInput {
-            storage: &*self.storage,
-            header: &tables.header,
-            geo: self.meta.geo,
-            l1: &tables.l1,
-            reftable: &tables.reftable,
-            bitmaps: &self.bitmaps,
-            data_file: self.data_file.is_some(),
-        };
-        check::check(input, repair, say, task)
+        self.meta.with_tables(|tables| {
+            let input = CheckInput {
+                storage: &*self.storage,
+                header: tables.header,
+                geo: self.meta.geo,
+                l1: tables.l1,
+                reftable: tables.reftable,
+                bitmaps: &self.bitmaps,
+                data_file: self.data_file.is_some(),
+            };
+            check::check(input, repair, say, task)
+        })
     }
 }
 

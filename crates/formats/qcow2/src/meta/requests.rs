@@ -18,11 +18,11 @@ pub(crate) struct Allocated {
 }
 
 /// The header and the tables that are wholly in memory.
-#[derive(Debug)]
-pub(crate) struct Tables {
-    pub header: Header,
-    pub l1: Vec<u64>,
-    pub reftable: Vec<u64>,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tables<'a> {
+    pub header: &'a Header,
+    pub l1: &'a [u64],
+    pub reftable: &'a [u64],
 }
 
 /// A new entry for a guest cluster.
@@ -171,10 +171,10 @@ impl Meta {
         self.state.read().header.clone()
     }
 
-    /// Copies of the tables as they are now.
-    pub(crate) fn tables(&self) -> Tables {
+    /// Calls `each` with the tables, which do not change meanwhile; it must not use the image. They can be large, so
+    /// they are not copied.
+    pub(crate) fn with_tables<T>(&self, each: impl FnOnce(Tables<'_>) -> T) -> T {
         let state = self.state.read();
-        let (l1, reftable) = (state.l1.entries().to_vec(), state.reftable.entries().to_vec());
-        Tables { header: state.header.clone(), l1, reftable }
+        each(Tables { header: &state.header, l1: state.l1.entries(), reftable: state.reftable.entries() })
     }
 }
