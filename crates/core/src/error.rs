@@ -79,6 +79,8 @@ struct Inner {
     errno: Option<i32>,
     hint: Option<Cow<'static, str>>,
     source: Option<Source>,
+    /// The message says all that an outsider is told: the causes are details.
+    summary: bool,
 }
 
 /// An error of any layer: a kind, one message, an optional hint, and what caused it.
@@ -87,7 +89,7 @@ pub struct Error(Box<Inner>);
 impl Error {
     /// An error with a message of its own.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), errno: None, hint: None, source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), errno: None, hint: None, source: None, summary: false }))
     }
 
     /// The host's error number `code` (see [`errno`]); its message is the C library's text.
@@ -120,8 +122,19 @@ impl Error {
     #[must_use]
     pub fn context(self, message: impl Into<Cow<'static, str>>) -> Self {
         let (kind, errno) = (self.kind(), self.0.errno);
-        let hint = None;
-        Self(Box::new(Inner { kind, message: message.into(), errno, hint, source: Some(Box::new(self)) }))
+        let (hint, summary) = (None, false);
+        Self(Box::new(Inner { kind, message: message.into(), errno, hint, source: Some(Box::new(self)), summary }))
+    }
+
+    /// This error told from outside: `"MESSAGE: No space left on device"`, that is the text of its error number in
+    /// place of its own messages and hint. They stay reachable through [`source`](StdError::source), and
+    /// [`Error::chain`] does not show them.
+    #[must_use]
+    pub fn summarised(self, message: impl Into<Cow<'static, str>>) -> Self {
+        let message: Cow<'static, str> = message.into();
+        let (kind, errno, hint) = (self.kind(), Some(self.errno()), None);
+        let text = format!("{message}: {}", self.strerror()).into();
+        Self(Box::new(Inner { kind, message: text, errno, hint, source: Some(Box::new(self)), summary: true }))
     }
 
     /// Adds a hint: lines that a command prints after the message.
@@ -157,6 +170,9 @@ impl Error {
         if let Some(hint) = &self.0.hint {
             return Some(hint);
         }
+        if self.0.summary {
+            return None;
+        }
         let source: &(dyn StdError + 'static) = self.0.source.as_deref()?;
         source.downcast_ref::<Self>()?.hint()
     }
@@ -183,12 +199,13 @@ impl Error {
         strerror(self.errno())
     }
 
-    /// The messages from this level down to the root cause.
+    /// The messages from this level down to the root cause, or to a summary (see [`Error::summarised`]).
     pub fn chain(&self) -> impl Iterator<Item = String> + '_ {
         let mut next: Option<&(dyn StdError + 'static)> = Some(self);
         std::iter::from_fn(move || {
             let now = next?;
-            next = now.source();
+            let ends = now.downcast_ref::<Self>().is_some_and(|error| error.0.summary);
+            next = if ends { None } else { now.source() };
             Some(now.to_string())
         })
     }
@@ -222,7 +239,7 @@ impl From<io::Error> for Error {
         };
         let errno = error.raw_os_error();
         let message = errno.map_or_else(|| error.to_string(), strerror);
-        Self(Box::new(Inner { kind, message: message.into(), errno, hint: None, source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), errno, hint: None, source: None, summary: false }))
     }
 }
 
@@ -281,6 +298,16 @@ mod tests {
     fn the_nearest_hint_is_found_through_the_causes() {
         let error = Error::corrupt("x").with_hint("try y").context("z");
         assert_eq!(error.hint(), Some("try y"));
+    }
+
+    #[test]
+    fn a_summary_hides_its_causes_from_messages_but_not_from_programs() {
+        let cause = Error::corrupt("cluster 5 is cut").with_hint("repair it");
+        let error = cause.summarised("error while reading").context("a.qcow2");
+        assert_eq!(error.joined(), "a.qcow2: error while reading: Input/output error");
+        assert_eq!((error.kind(), error.errno(), error.hint()), (ErrorKind::Corrupt, errno::EIO, None));
+        let summary = error.source().unwrap();
+        assert_eq!(summary.source().unwrap().to_string(), "cluster 5 is cut");
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl Comparison<'_> {
             if !wanted {
                 return Ok(());
             }
-            node.device().read_at(start, buf).map_err(|error| read_error(node, run.range, buf, &error))
+            node.device().read_at(start, buf).map_err(|error| read_error(node, run.range, buf, error))
         };
         let (left, right) = (&mut buffers.0, &mut buffers.1);
         let both = read(run.left, self.left, left).and_then(|()| read(run.right, self.right, right));
@@ -300,14 +300,14 @@ fn status_of(node: &Node, range: ByteRange) -> Result<Status<'_>> {
 }
 
 /// Names the first sector that can't be read.
-fn read_error(node: &Node, range: ByteRange, buf: &mut [u8], cause: &Error) -> CompareError {
-    let told = |at: u64, cause: &Error| {
+fn read_error(node: &Node, range: ByteRange, buf: &mut [u8], cause: Error) -> CompareError {
+    let told = |at: u64, cause: Error| {
         CompareError::Read(failed(format!("Error while reading offset {at} of {}", node.name()), cause))
     };
     let mut at = range.start;
     for sector in buf.chunks_mut(SECTOR) {
         if let Err(cause) = node.device().read_at(at, sector) {
-            return told(at, &cause);
+            return told(at, cause);
         }
         at += len_u64(sector);
     }

@@ -70,7 +70,7 @@ pub fn map<'a>(
     while at < range.end() {
         task.check()?;
         let rest = ByteRange::from_bounds(at, range.end());
-        let status = node.status(rest).map_err(|error| failed("Could not read file metadata", &error))?;
+        let status = node.status(rest).map_err(|error| failed("Could not read file metadata", error))?;
         let entry = MapEntry::new(at, &status);
         at += status.len;
         match &mut pending {

@@ -55,7 +55,7 @@ pub fn measure(
     let source_image = source.map(|node| &**node.image());
     let source = source.map(|node| node.device() as &dyn BlockDevice);
     measure(&MeasureInput { options, source, source_image }).map_err(|error| match error.kind() {
-        ErrorKind::Io | ErrorKind::Corrupt => failed("Unable to get block status", &error),
+        ErrorKind::Io | ErrorKind::Corrupt => failed("Unable to get block status", error),
         _ => error,
     })
 }

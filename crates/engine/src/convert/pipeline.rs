@@ -320,9 +320,9 @@ impl<'a> Pipeline<'a> {
                 Ok(())
             }
             Err(error) => {
-                let mut first = read_failed(range, &error);
+                let mut first = read_failed(range, error);
                 self.read_in_parts(range, bytes, &mut |part, error| {
-                    first = read_failed(part, &error);
+                    first = read_failed(part, error);
                     false
                 });
                 Err(first)
@@ -409,6 +409,6 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-fn read_failed(range: ByteRange, cause: &Error) -> Error {
+fn read_failed(range: ByteRange, cause: Error) -> Error {
     failed(format!("error while reading at byte {}", range.start), cause)
 }

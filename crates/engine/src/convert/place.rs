@@ -42,7 +42,7 @@ impl<'a> Placer<'a> {
     pub(super) fn place(&self, work: &Work) -> Result<Places<'a>> {
         let mut places = Vec::with_capacity(work.segments.len());
         for (index, segment) in work.segments.iter().enumerate() {
-            let placed = self.place_segment(segment).map_err(|error| at_byte(segment.range, &error))?;
+            let placed = self.place_segment(segment).map_err(|error| at_byte(segment.range, error))?;
             match placed {
                 Placed::Done => {}
                 Placed::Reserved(reservation) => places.push((index, Some(reservation))),
@@ -96,7 +96,7 @@ impl<'a> Placer<'a> {
         };
         written
             .and_then(|()| place.map_or(Ok(()), Reservation::commit))
-            .map_err(|error| at_byte(segment.range, &error))
+            .map_err(|error| at_byte(segment.range, error))
     }
 
     fn write_bytes(&self, offset: u64, bytes: &[u8], place: Option<&Reservation<'a>>) -> Result<()> {
@@ -183,7 +183,7 @@ enum Placed<'a> {
     Nowhere,
 }
 
-fn at_byte(range: ByteRange, error: &Error) -> Error {
+fn at_byte(range: ByteRange, error: Error) -> Error {
     failed(format!("error while writing at byte {}", range.start), error)
 }
 

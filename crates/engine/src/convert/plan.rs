@@ -164,7 +164,7 @@ impl<'a> Planner<'a> {
         let rest = ByteRange::from_bounds(at, self.end);
         let classified = self.sources.classify(rest);
         let (class, len) = classified
-            .map_err(|error| failed(format!("error while reading block status at offset {at}"), &error))?;
+            .map_err(|error| failed(format!("error while reading block status at offset {at}"), error))?;
         let class = if class == Class::Zero && self.rules.fill { Class::Data } else { class };
         let run = Run { class, start: at, end: at.saturating_add(len.max(1)) };
         self.ahead = Some(run);
