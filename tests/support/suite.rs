@@ -167,13 +167,20 @@ pub fn run_cases(cases: Vec<Case>, accepted: &'static [Accepted], more: Vec<Test
     let mut names = HashSet::new();
     let twice: Vec<String> =
         cases.iter().filter(|c| !names.insert(c.name.clone())).map(|c| c.name.clone()).collect();
-    let mut tests =
-        vec![Test::new("the table is large enough and has no name twice", Needs::Nothing, move |_| {
-            if commands < least {
-                return Err(format!("{commands} command lines, at least {least} are wanted"));
-            }
-            if twice.is_empty() { Ok(()) } else { Err(format!("twice: {twice:#?}")) }
-        })];
+    let stale: Vec<&str> = accepted.iter().map(|a| a.case).filter(|case| !names.contains(*case)).collect();
+    let table = move |_: &Env| {
+        if commands < least {
+            return Err(format!("{commands} command lines, at least {least} are wanted"));
+        }
+        if twice.is_empty() && stale.is_empty() {
+            return Ok(());
+        }
+        Err(format!("twice: {twice:#?}; accepted, but no case: {stale:#?}"))
+    };
+    let mut tests = vec![
+        Test::new("the table is large enough, and names are unique", Needs::Nothing, table),
+        Test::new("accepted differences are documented", Needs::Nothing, move |_| documented(accepted)),
+    ];
     let texts = Oracle::find().is_none_or(oracle::texts_are_comparable);
     for case in cases {
         let meant = accepted.iter().find(|a| a.case == case.name);
@@ -186,6 +193,14 @@ pub fn run_cases(cases: Vec<Case>, accepted: &'static [Accepted], more: Vec<Test
     }
     tests.extend(more);
     run_tests(tests)
+}
+
+fn documented(accepted: &[Accepted]) -> Result<(), String> {
+    let text = std::fs::read_to_string(Env::tests_folder().join("../docs/COMPATIBILITY.md"))
+        .map_err(|e| format!("docs/COMPATIBILITY.md: {e}"))?;
+    let missing: Vec<&str> =
+        accepted.iter().map(|a| a.reason).filter(|reason| !text.contains(reason)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(format!("docs/COMPATIBILITY.md does not say: {missing:#?}")) }
 }
 
 fn run_case(case: &Case, meant: Option<&Accepted>, env: &Env, texts: bool) -> Result<(), String> {
