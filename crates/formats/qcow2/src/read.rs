@@ -1,5 +1,6 @@
 //! Reading: look the mapping up, leave the lock, move or decompress the bytes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use diskimg_core::{ByteRange, Result, len_u64, read_zero_padded, to_usize};
@@ -13,11 +14,19 @@ use crate::map::RunKind;
 /// Decompressed clusters that are kept, for readers of less than a cluster.
 const KEPT: usize = 4;
 
+/// A decompressed cluster, as it was in a generation of compressed clusters.
+#[derive(Clone)]
+struct Kept {
+    generation: u64,
+    entry: L2Entry,
+    cluster: Arc<Vec<u8>>,
+}
+
 /// Decoders and a few decompressed clusters; shared by all readers of an image.
 #[derive(Default)]
 pub(crate) struct Decompression {
     idle: Mutex<Vec<Decoder>>,
-    kept: Mutex<Vec<(u64, L2Entry, std::sync::Arc<Vec<u8>>)>>,
+    kept: Mutex<Vec<Kept>>,
     /// Changes whenever compressed clusters come or go: what was kept before may be something else now.
     generation: AtomicU64,
 }
@@ -65,19 +74,19 @@ impl Qcow2 {
             return self.decode_cluster(entry, part);
         }
         let generation = self.decompression.generation.load(Ordering::Acquire);
-        let kept = |kept: &(u64, L2Entry, _)| kept.0 == generation && kept.1 == entry;
-        let known = self.decompression.kept.lock().iter().find(|row| kept(row)).map(|row| row.2.clone());
+        let wanted = |kept: &&Kept| kept.generation == generation && kept.entry == entry;
+        let known = self.decompression.kept.lock().iter().find(wanted).map(|kept| Arc::clone(&kept.cluster));
         let cluster = match known {
             Some(cluster) => cluster,
             None => {
                 let mut cluster = vec![0; to_usize(cluster_size)];
                 self.decode_cluster(entry, &mut cluster)?;
-                let cluster = std::sync::Arc::new(cluster);
+                let cluster = Arc::new(cluster);
                 let mut all = self.decompression.kept.lock();
                 if all.len() >= KEPT {
                     all.remove(0);
                 }
-                all.push((generation, entry, cluster.clone()));
+                all.push(Kept { generation, entry, cluster: Arc::clone(&cluster) });
                 cluster
             }
         };

@@ -33,7 +33,7 @@ pub(crate) fn write_packed(slice: &mut [u8], order: u32, index: usize, value: u6
     let per_byte = 8 >> order;
     if let Some(byte) = slice.get_mut(index / per_byte) {
         let shift = (index % per_byte) << order;
-        let mask = ((1u16 << (1 << order)) - 1) as u8;
+        let mask = u8::MAX >> (8 - (1u32 << order));
         let low = value.to_le_bytes().first().copied().unwrap_or(0) & mask;
         *byte = *byte & !(mask << shift) | low << shift;
     }
