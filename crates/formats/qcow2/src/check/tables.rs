@@ -17,16 +17,57 @@ use crate::entry::{L1_RESERVED, L1Entry, OFFSET_MASK};
 
 /// Bytes of an entry of L1 and bitmap tables.
 const ENTRY: u64 = 8;
+/// Uses of tables from which on equal ones are united on the way.
+const FIRST_LIMIT: usize = 64 << 10;
 /// Runs that a worker keeps before it counts them.
 const MAX_RUNS: usize = 32 << 10;
 /// Reserved bits of a bitmap table entry: bit 0 has a meaning only without an offset.
 const BITMAP_RESERVED: u64 = !(OFFSET_MASK | 1);
 
-/// An L2 table and how it is used.
+/// An L2 table and how often it is used, in all L1 tables and in the active one.
 #[derive(Clone, Copy, Debug)]
 struct TableUse {
     offset: u64,
-    usage: Use,
+    total: u32,
+    active: u32,
+}
+
+impl TableUse {
+    fn usage(&self) -> Use {
+        Use { total: self.total.into(), active: self.active.into() }
+    }
+}
+
+/// L2 tables, each once; named again and again, they take no more memory.
+#[derive(Debug, Default)]
+struct TableUses {
+    uses: Vec<TableUse>,
+    /// The number of uses at which equal ones are united.
+    limit: usize,
+}
+
+impl TableUses {
+    fn add(&mut self, offset: u64, total: u64, active: u32) {
+        if self.uses.len() >= self.limit {
+            self.unite();
+            self.limit = FIRST_LIMIT.max(self.uses.len().saturating_mul(2));
+        }
+        let total = u32::try_from(total).unwrap_or(u32::MAX);
+        self.uses.push(TableUse { offset, total, active });
+    }
+
+    /// Puts them in the order of the host file, equal ones together.
+    fn unite(&mut self) {
+        self.uses.sort_unstable_by_key(|table| table.offset);
+        self.uses.dedup_by(|next, kept| {
+            let same = next.offset == kept.offset;
+            if same {
+                kept.total = kept.total.saturating_add(next.total);
+                kept.active = kept.active.saturating_add(next.active);
+            }
+            same
+        });
+    }
 }
 
 /// What was found on the way, beside the counts.
@@ -104,36 +145,22 @@ pub(super) fn count_trees(
     task: &Task<'_>,
 ) -> Result<Found> {
     let mut found = Found::default();
-    let mut tables = Vec::new();
-    let mut note = |entry: u64, usage: Use| {
+    let mut tables = TableUses::default();
+    let mut note = |entry: u64, total: u64, active: u32| {
         let offset = L1Entry(entry).offset();
         found.elsewhere |= entry & L1_RESERVED != 0
             || !layout.geo.is_aligned(offset)
             || layout.region(offset, layout.geo.cluster_size()).is_err();
-        tables.push(TableUse { offset, usage });
+        tables.add(offset, total, active);
     };
-    l1.iter().filter(|entry| **entry != 0).for_each(|entry| note(*entry, Use { total: 1, active: 1 }));
+    l1.iter().filter(|entry| **entry != 0).for_each(|entry| note(*entry, 1, 1));
     each_entry(storage, &weigh(layout, snapshots), task, |entry, weight| {
-        note(entry, Use { total: weight, active: 0 });
+        note(entry, weight, 0);
         Ok(())
     })?;
-    let tables = unite(tables);
-    scan_tables(storage, stored, layout, &tables, counts, &mut found, task)?;
+    tables.unite();
+    scan_tables(storage, stored, layout, &tables.uses, counts, &mut found, task)?;
     Ok(found)
-}
-
-/// Each table once, in the order of the host file.
-fn unite(mut tables: Vec<TableUse>) -> Vec<TableUse> {
-    tables.sort_by_key(|table| table.offset);
-    tables.dedup_by(|next, kept| {
-        let same = next.offset == kept.offset;
-        if same {
-            kept.usage.total = kept.usage.total.saturating_add(next.usage.total);
-            kept.usage.active = kept.usage.active.saturating_add(next.usage.active);
-        }
-        same
-    });
-    tables
 }
 
 struct Shared<'a> {
@@ -218,7 +245,7 @@ impl<'a> Worker<'a> {
                     current = tables.next();
                     left = table_len;
                     if let Some(table) = current {
-                        self.scanner.begin(table.offset, table.usage);
+                        self.scanner.begin(table.offset, table.usage());
                     }
                 }
                 self.scanner.feed(part);
@@ -235,7 +262,7 @@ impl<'a> Worker<'a> {
 
     fn end(&mut self, table: &TableUse) {
         let (of_table, look_closer) = self.scanner.end();
-        self.stats.add(&of_table, table.usage.active);
+        self.stats.add(&of_table, table.active.into());
         if look_closer {
             self.suspicious.push(table.offset);
         }
