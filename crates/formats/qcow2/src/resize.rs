@@ -3,7 +3,7 @@
 //! Growing: room in the L1 table, preallocation, then the new size. Shrinking: what lies behind the new end is dropped
 //! first, then the size is stored; the host file is cut last.
 
-use diskimg_core::{ByteRange, Error, ErrorKind, Prealloc, Result, errno};
+use diskimg_core::{ByteRange, Error, ErrorKind, Prealloc, Result, errno, to_usize};
 
 use crate::entry::{ClusterKind, L2Entry};
 use crate::features;
@@ -66,19 +66,23 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// What stands behind the old end in its cluster must not show up.
+    /// What stands behind the old end in its cluster must not show up. The caller has claimed all clusters.
     fn zero_tail(&self, old: u64, len: u64) -> Result<()> {
         let geo = &self.meta.geo;
         if geo.is_aligned(old) || old >= len {
             return Ok(());
         }
         let entry = self.meta.entry(old >> geo.cluster_bits)?;
+        let within = geo.in_cluster(old);
         match entry.kind(geo, self.data_file.is_some()) {
             ClusterKind::Normal if entry.is_copied() => {
-                let within = geo.in_cluster(old);
                 self.zero_host(ByteRange::new(entry.offset() + within, geo.cluster_size() - within))
             }
-            _ => Ok(()),
+            ClusterKind::Normal | ClusterKind::Compressed => {
+                let tail = ByteRange::new(old, geo.cluster_size() - within);
+                self.write_claimed(tail, &vec![0; to_usize(tail.len)]).map(|_| ())
+            }
+            ClusterKind::Unallocated | ClusterKind::ZeroPlain | ClusterKind::ZeroAllocated => Ok(()),
         }
     }
 

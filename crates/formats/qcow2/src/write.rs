@@ -79,8 +79,16 @@ impl Qcow2 {
     fn write_mapping(&self, range: ByteRange, buf: &[u8]) -> Result<u64> {
         let geo = self.meta.geo;
         let end = range.end().min(geo.cluster_start(range.start).saturating_add(MAX_STEP));
+        let range = ByteRange::from_bounds(range.start, end);
         let clusters = range.start >> geo.cluster_bits..end.div_ceil(geo.cluster_size());
-        let _claim = self.meta.inflight.claim(clusters.clone());
+        let _claim = self.meta.inflight.claim(clusters);
+        self.write_claimed(range, buf)
+    }
+
+    /// The same for at most [`MAX_STEP`] bytes, whose clusters the caller has claimed.
+    pub(crate) fn write_claimed(&self, range: ByteRange, buf: &[u8]) -> Result<u64> {
+        let geo = self.meta.geo;
+        let clusters = range.start >> geo.cluster_bits..range.end().div_ceil(geo.cluster_size());
         let entries = self.meta.prepare(clusters.clone())?;
         let wanted = entries.iter().take_while(|entry| !self.is_complete(**entry)).count() as u64;
         if wanted == 0 {
@@ -93,7 +101,7 @@ impl Qcow2 {
             entries.get(..to_usize(wanted)).unwrap_or(&entries),
             &mut unpublished,
         )?;
-        let end = end.min((clusters.start + wanted) << geo.cluster_bits);
+        let end = range.end().min((clusters.start + wanted) << geo.cluster_bits);
         let range = ByteRange::from_bounds(range.start, end);
         let buf = buf.get(..to_usize(range.len)).unwrap_or(buf);
         self.write_targets(&targets, range, buf)?;
