@@ -80,11 +80,17 @@ pub struct ParsedOptions {
 }
 
 impl ParsedOptions {
-    /// No option given yet; `tables` are those of the format and, behind it, of its protocol.
+    /// No option given yet, for creating; `tables` are those of the format and, behind it, of its protocol.
     #[must_use]
     pub fn new(tables: &[&[OptSpec]]) -> Self {
+        Self::for_usage(tables, OptUse::CREATE)
+    }
+
+    /// Like [`ParsedOptions::new`], with the options that may be used where `usage` says.
+    #[must_use]
+    pub fn for_usage(tables: &[&[OptSpec]], usage: OptUse) -> Self {
         let mut table: Vec<OptSpec> = Vec::new();
-        for spec in tables.iter().copied().flatten() {
+        for spec in tables.iter().copied().flatten().filter(|spec| spec.usage.contains(usage)) {
             if !table.iter().any(|known| known.name == spec.name) {
                 table.push(*spec);
             }

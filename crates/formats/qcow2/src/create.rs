@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use diskimg_core::driver::{CreateContext, Notices, OpenMode};
 use diskimg_core::opener::{Mode, ReferenceKind};
-use diskimg_core::options::{OptUse, ParsedOptions, RuntimeOptions};
+use diskimg_core::options::{ParsedOptions, RuntimeOptions};
 use diskimg_core::{BlockDevice, Error, Prealloc, Result, to_usize};
 
 use crate::extensions::Extensions;
@@ -17,7 +17,7 @@ use crate::header::{Header, V2_LEN, V3_LEN};
 use crate::image::Qcow2;
 use crate::meta::refcounts;
 use crate::open::Parts;
-use crate::options::{OPTIONS, Wanted, needs_key};
+use crate::options::{Wanted, needs_key};
 use crate::preallocate::Plan;
 use crate::settings::Settings;
 use crate::snapshot_table::SnapshotTable;
@@ -34,11 +34,6 @@ const FILE_PREFIX: &str = "file:";
 /// # Errors
 /// `InvalidArg`, `Limit` or `Unsupported`, with the wording that users of the format know.
 pub(crate) fn validate(options: &ParsedOptions) -> Result<()> {
-    let foreign =
-        OPTIONS.iter().find(|spec| !spec.usage.contains(OptUse::CREATE) && options.is_given(spec.name));
-    if let Some(spec) = foreign {
-        return Err(Error::invalid(format!("Invalid parameter '{}'", spec.name)));
-    }
     let wanted = Wanted::parse(options)?;
     fresh_header(&wanted).encode().map_err(|error| backing_error(&wanted, error))?;
     if wanted.crypt_method != 0 {
