@@ -57,8 +57,8 @@ fn nothing_comes_back() -> Result<(), Error> {
     for what in [Contents::Data, Contents::Compressed] {
         shrink_and_grow(&["cluster_size=4k"], 4096, what)?;
         shrink_and_grow(&["cluster_size=64k"], 65536, what)?;
-        shrink_and_grow(&["cluster_size=16k,extended_l2=on"], 16384, what)?;
-        shrink_and_grow(&["cluster_size=4k,compat=0.10"], 4096, what)?;
+        shrink_and_grow(&["cluster_size=16k", "extended_l2=on"], 16384, what)?;
+        shrink_and_grow(&["cluster_size=4k", "compat=0.10"], 4096, what)?;
     }
     Ok(())
 }
