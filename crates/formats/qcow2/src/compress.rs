@@ -6,6 +6,8 @@
 //! the payload could ask for: the output is the caller's cluster, and zstd frames are decoded in one step without a
 //! window of their own.
 
+mod noise;
+
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, find_frame_compressed_size};
@@ -69,6 +71,7 @@ const fn deflate_bound(len: usize) -> usize {
 impl ClusterEncoder for Encoder {
     fn encode(&mut self, cluster: &[u8], payload: &mut Vec<u8>) -> Result<bool> {
         let len = match &mut self.0 {
+            EncoderState::Deflate(_) if noise::is_noise(cluster) => None,
             EncoderState::Deflate(state) => {
                 // Room for every stream to end: one that was broken off would leave its rest in the encoder's buffers.
                 payload.resize(deflate_bound(cluster.len()), 0);

@@ -106,6 +106,25 @@ fn noise_is_not_made_larger() {
 }
 
 #[test]
+fn noise_is_told_from_what_repeats_or_leans() {
+    let mut random = Random(7);
+    let noise: Vec<u8> = (0..65536).map(|_| (random.next() >> 24) as u8).collect();
+    assert!(noise::is_noise(&noise) && noise::is_noise(&noise[..8192]));
+    assert!(!noise::is_noise(&noise[..4096]), "too short to judge");
+    let mut repeating = noise.clone();
+    repeating.copy_within(20_000..20_512, 22_000);
+    assert!(!noise::is_noise(&repeating));
+    let mut leaning = noise.clone();
+    leaning[30_000..34_000].fill(b' ');
+    assert!(!noise::is_noise(&leaning));
+    let text: Vec<u8> = noise.iter().map(|byte| byte % 64).collect();
+    assert!(!noise::is_noise(&text));
+    for bits in [12, 16, 21] {
+        assert!((0..40).all(|seed| !noise::is_noise(&cluster(seed, 1 << bits))), "{bits}");
+    }
+}
+
+#[test]
 fn damaged_payloads_are_corrupt_never_a_panic() {
     for codec in CODECS {
         let (mut encoder, mut decoder) = (Encoder::new(codec).unwrap(), Decoder::new(codec).unwrap());
