@@ -8,11 +8,12 @@ mod scenarios;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use diskimg_core::{BlockDevice, MemDevice, Task, to_usize};
+use diskimg_core::{BlockDevice, ByteRange, MemDevice, Task, to_usize};
 use diskimg_engine::{ConvertOptions, convert};
 use diskimg_testkit::crash::{self, CrashReport, Scenario};
 use diskimg_testkit::{
-    FormatSubject, History, Oracle, Recorder, Sampling, Subject, pattern, plain_node, suite,
+    Change, FormatSubject, History, Oracle, Recorder, Sampling, Subject, Trace, panics, pattern, plain_node,
+    suite,
 };
 
 /// Numbers of all tests together.
@@ -26,9 +27,14 @@ fn samples() -> usize {
 }
 
 fn main() -> ExitCode {
-    let mut tests = Vec::new();
+    // Without it no state is shown to it: that is counted as ignored, or is a failure where it is required.
+    let mut tests = vec![suite::with_oracle("qemu-img judges a part of the states", |_| ())];
     for (subject, size, unit) in scenarios::all() {
         tests.push(suite::plain(subject.name(), move || operations(&*subject, size, unit)));
+    }
+    for (subject, size, unit) in scenarios::all() {
+        let name = format!("failed flushes of {}", subject.name());
+        tests.push(suite::plain(name, move || failed_flushes(&*subject, size, unit)));
     }
     for subject in scenarios::plain_images() {
         tests.push(suite::plain(format!("create {}", subject.name()), move || {
@@ -43,6 +49,10 @@ fn main() -> ExitCode {
             }
         }));
     }
+    tests.push(suite::plain(
+        "without the barriers between metadata writes images would break",
+        barriers_matter,
+    ));
     let code = suite::run(tests);
     if let Some(total) = *TOTAL.lock().unwrap() {
         println!("crash states: {total:?}");
@@ -69,6 +79,52 @@ fn operations(subject: &dyn Subject, size: u64, unit: u64) {
         };
         note(crash::explore(subject, &scenario, Oracle::find()));
     }
+}
+
+fn failed_flushes(subject: &dyn Subject, size: u64, unit: u64) {
+    for scenario in scenarios::scenarios(size, unit) {
+        let scenario = Scenario {
+            name: scenario.name,
+            prepare: &scenario.prepare,
+            record: &scenario.run,
+            sampling: Sampling { samples: samples() / 10, seed: 2 },
+            oracle_checks: 0,
+        };
+        note(crash::explore_failed_flushes(subject, &scenario));
+    }
+}
+
+/// The recorded writes with only those barriers that end a flush of the guest: the exploration must find damage, else
+/// it would not notice if the format left barriers out.
+fn barriers_matter() {
+    let mut caught = 0;
+    for (options, size, unit) in scenarios::IMAGES.iter().take(4) {
+        let subject = FormatSubject::new(&diskimg_qcow2::DRIVER, *size, options);
+        for scenario in scenarios::scenarios(*size, *unit) {
+            let scenario = Scenario {
+                name: scenario.name,
+                prepare: &scenario.prepare,
+                record: &scenario.run,
+                sampling: sampling(4),
+                oracle_checks: 0,
+            };
+            let (mut trace, history) = crash::record(&subject, &scenario);
+            let kept: Vec<usize> =
+                history.flush_moments().filter_map(|moment| last_barrier(&trace, moment)).collect();
+            for (number, event) in trace.events.iter_mut().enumerate() {
+                if matches!(event.change, Change::Barrier) && !kept.contains(&number) {
+                    event.change = Change::Zero(ByteRange::default());
+                }
+            }
+            let run = || drop(crash::judge_trace(&subject, &scenario, &trace, &history, None));
+            caught += usize::from(panics(run).is_some());
+        }
+    }
+    assert!(caught >= 8, "only {caught} of 40 scenarios notice missing barriers");
+}
+
+fn last_barrier(trace: &Trace, moment: usize) -> Option<usize> {
+    trace.events[..moment].iter().rposition(|event| matches!(event.change, Change::Barrier))
 }
 
 /// A conversion into an image that was made before.

@@ -71,18 +71,22 @@ pub fn scenarios(size: u64, unit: u64) -> Vec<Scenario> {
     };
     let writes = OpMix { write: 30, ..none };
     let script = |mix: OpMix, seed| mix.script(seed, 24, size, unit);
-    let named = |name, prepare: &[Op], run| Scenario { name, prepare: prepare.to_vec(), run };
+    let named = |name, prepare: Option<&Op>, run| Scenario {
+        name,
+        prepare: prepare.cloned().into_iter().collect(),
+        run,
+    };
     vec![
-        named("allocating writes", &[], script(writes, 1)),
-        named("overwrites", std::slice::from_ref(&whole), script(writes, 2)),
-        named("zeroes", &[whole.clone()], script(OpMix { zero: 30, write: 8, ..none }, 3)),
-        named("discards and reuse", &[whole.clone()], script(OpMix { discard: 30, write: 20, ..none }, 4)),
-        named("resizes", &[half.clone()], script(OpMix { set_len: 20, write: 20, ..none }, 5)),
-        named("two-phase writes", &[half.clone()], script(OpMix { reserve: 30, discard: 5, ..none }, 6)),
-        named("compressed clusters", &[], script(OpMix { compress: 30, write: 10, discard: 6, ..none }, 7)),
-        named("everything", &[half], OpMix::changes(size + 8 * unit).script(8, 60, size, unit)),
-        named("shrink over data", &[whole.clone()], shrink(size, unit)),
-        named("zeroes over a preallocated cluster", &[whole], rezero(size, unit)),
+        named("allocating writes", None, script(writes, 1)),
+        named("overwrites", Some(&whole), script(writes, 2)),
+        named("zeroes", Some(&whole), script(OpMix { zero: 30, write: 8, ..none }, 3)),
+        named("discards and reuse", Some(&whole), script(OpMix { discard: 30, write: 20, ..none }, 4)),
+        named("resizes", Some(&half), script(OpMix { set_len: 20, write: 20, ..none }, 5)),
+        named("two-phase writes", Some(&half), script(OpMix { reserve: 30, discard: 5, ..none }, 6)),
+        named("compressed clusters", None, script(OpMix { compress: 30, write: 10, discard: 6, ..none }, 7)),
+        named("everything", Some(&half), OpMix::changes(size + 8 * unit).script(8, 60, size, unit)),
+        named("shrink over data", Some(&whole), shrink(size, unit)),
+        named("zeroes over a preallocated cluster", Some(&whole), rezero(size, unit)),
     ]
 }
 

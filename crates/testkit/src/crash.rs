@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use diskimg_core::{BlockDevice, ByteRange, MemDevice};
 
+use crate::fault::{FaultDevice, FaultKinds, FaultPlan, FaultSpec};
 use crate::history::{History, Verifier};
 use crate::ops::Op;
 use crate::oracle::{CheckVerdict, Oracle};
@@ -67,6 +68,16 @@ pub struct Scenario<'a> {
 /// # Panics
 /// If a state does not, with its story.
 pub fn explore(subject: &dyn Subject, scenario: &Scenario<'_>, oracle: Option<&Oracle>) -> CrashReport {
+    let (trace, history) = record(subject, scenario);
+    judge_trace(subject, scenario, &trace, &history, oracle)
+}
+
+/// The scenario's requests to the storage, and what it did to the disk.
+///
+/// # Panics
+/// If an operation fails.
+#[must_use]
+pub fn record(subject: &dyn Subject, scenario: &Scenario<'_>) -> (Trace, History) {
     let (disks, contents) = prepared(subject, scenario.prepare);
     let recorder = Recorder::new();
     let devices: Vec<Arc<RecordDevice>> = disks.into_iter().map(|bytes| recorder.device(bytes)).collect();
@@ -78,7 +89,37 @@ pub fn explore(subject: &dyn Subject, scenario: &Scenario<'_>, oracle: Option<&O
         session.must(op);
     }
     let history = session.close();
-    judge_trace(subject, scenario, &recorder.trace(), &history, oracle)
+    (recorder.trace(), history)
+}
+
+/// The same with each flush of the storage failing in turn while the operations run: what a failed flush left open may
+/// be lost, what an earlier one acknowledged may not. Operations may fail from there on.
+///
+/// # Panics
+/// As [`explore`].
+pub fn explore_failed_flushes(subject: &dyn Subject, scenario: &Scenario<'_>) -> CrashReport {
+    let (disks, contents) = prepared(subject, scenario.prepare);
+    let mut total = CrashReport::default();
+    for nth in 0.. {
+        let recorder = Recorder::new();
+        let plan = FaultPlan::new(FaultSpec::once(FaultKinds::FLUSH, nth));
+        let faulty = |bytes: &Vec<u8>| -> Arc<dyn BlockDevice> {
+            Arc::new(FaultDevice::new(recorder.device(bytes.clone()), Arc::clone(&plan)))
+        };
+        let shared: Vec<Arc<dyn BlockDevice>> = disks.iter().map(faulty).collect();
+        let clock = || recorder.position();
+        let Ok(mut session) = Session::open(subject, shared, contents.clone(), clock) else { continue };
+        for op in scenario.record {
+            let done = session.apply(op);
+            assert!(done.is_ok() || plan.injected() > 0, "{}: {op:?}: {done:?}", subject.name());
+        }
+        let history = session.close();
+        if plan.injected() == 0 {
+            break;
+        }
+        total.add(judge_trace(subject, scenario, &recorder.trace(), &history, None));
+    }
+    total
 }
 
 /// Judges every crash state of a trace that was recorded by other means.

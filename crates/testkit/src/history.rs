@@ -124,16 +124,15 @@ impl History {
         self.flushes.push((moment, acts));
     }
 
+    /// Moments of acknowledged flushes, ascending.
+    pub fn flush_moments(&self) -> impl Iterator<Item = usize> + '_ {
+        self.flushes.iter().map(|(moment, _)| *moment)
+    }
+
     /// Changes so far.
     #[must_use]
     pub fn count(&self) -> usize {
         self.acts.len()
-    }
-
-    /// True if some flush was acknowledged at or before `moment`, besides the state at the start.
-    #[must_use]
-    pub fn has_flush(&self, moment: usize) -> bool {
-        self.flushes.iter().skip(1).any(|(at, _)| *at <= moment)
     }
 
     /// Compares states after a crash with what is allowed; moments should ascend.
