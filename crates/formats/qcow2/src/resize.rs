@@ -145,8 +145,7 @@ impl Qcow2 {
             let _quiet = self.meta.pause_write_back();
             return self.storage.set_len(end, mode);
         }
-        // A byte of the last cluster, which is this call's own: a length could cut off what others write meanwhile.
-        self.storage.write_at(end - 1, &[0])
+        self.extend_file(end)
     }
 
     /// Host clusters for the guest clusters of `step` that have none; the end of the last one on the host, in bytes.

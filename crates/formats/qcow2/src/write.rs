@@ -203,12 +203,11 @@ impl Qcow2 {
         targets.last().map_or(Ok(()), |last| self.extend_to_end(last))
     }
 
-    /// The file goes on to the end of a cluster that was filled in part and is its last. The byte is the cluster's own,
-    /// so that nothing that others write meanwhile is lost.
+    /// The file goes on to the end of a cluster that was filled in part and is its last.
     fn extend_to_end(&self, target: &Target) -> Result<()> {
         let end = target.host + self.meta.geo.cluster_size();
         if target.fresh && self.storage.len() < end {
-            return self.storage.write_at(end - 1, &[0]);
+            return self.extend_file(end);
         }
         Ok(())
     }
@@ -261,6 +260,13 @@ impl Qcow2 {
         }
         entry.descriptor |= COPIED;
         NewEntry { cluster: target.cluster, entry }
+    }
+
+    /// Makes the file at least `end` bytes long, where the byte before `end` belongs to a cluster of the caller's own.
+    /// Zeroing never makes a file shorter; a length could cut off what others write meanwhile.
+    pub(crate) fn extend_file(&self, end: u64) -> Result<()> {
+        let device = diskimg_core::Device::new(self.storage.clone());
+        device.write_zeroes(ByteRange::new(end - 1, 1), ZeroMode::MayUnmap)
     }
 
     /// Zeros on the host, for clusters that become visible without being written throughout.
