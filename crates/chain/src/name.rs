@@ -6,7 +6,7 @@ use diskimg_core::protocol::ProtocolDriver;
 use diskimg_core::{Error, ErrorKind, Registry, Result};
 
 /// The protocol of names without a prefix.
-pub const DEFAULT_PROTOCOL: &str = "file";
+pub use diskimg_core::FALLBACK_PROTOCOL as DEFAULT_PROTOCOL;
 
 /// The prefix of names that are options in JSON.
 pub const JSON_PREFIX: &str = "json:";
@@ -38,13 +38,13 @@ pub fn parse_protocol(registry: &Registry, name: &str) -> Result<(&'static Proto
     let mut best: Option<(&'static ProtocolDriver, &str)> = None;
     for driver in registry.protocols() {
         for prefix in driver.prefixes.iter().filter(|prefix| fits(prefix)) {
-            let rest = name.strip_prefix(prefix).unwrap_or(name);
-            if best.is_none_or(|(_, shorter)| rest.len() < shorter.len()) {
-                best = Some((driver, rest));
+            if best.is_none_or(|(_, longest)| prefix.len() > longest.len()) {
+                best = Some((driver, prefix));
             }
         }
     }
-    let (driver, rest) = best.ok_or_else(|| unknown_protocol(scheme))?;
+    let (driver, prefix) = best.ok_or_else(|| unknown_protocol(scheme))?;
+    let rest = if driver.keeps_prefix { name } else { name.strip_prefix(prefix).unwrap_or(name) };
     let ambiguous = driver.name == DEFAULT_PROTOCOL && has_protocol(rest);
     Ok((driver, if ambiguous { format!("./{rest}") } else { rest.to_owned() }))
 }
@@ -73,6 +73,7 @@ pub(crate) fn gate_name(protocol: &str, filename: &str) -> String {
     match protocol {
         DEFAULT_PROTOCOL if has_protocol(filename) => format!("./{filename}"),
         DEFAULT_PROTOCOL => filename.to_owned(),
+        _ if protocol_of(filename) == Some(protocol) => filename.to_owned(),
         _ => format!("{protocol}:{filename}"),
     }
 }
@@ -120,5 +121,6 @@ mod tests {
         assert_eq!(gate_name("file", "a:b"), "./a:b");
         assert_eq!(gate_name("file", "a"), "a");
         assert_eq!(gate_name("host_device", "/dev/sda"), "host_device:/dev/sda");
+        assert_eq!(gate_name("null-co", "null-co://"), "null-co://");
     }
 }

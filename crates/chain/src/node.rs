@@ -45,6 +45,8 @@ pub struct NodeParts {
     pub format: &'static str,
     /// The format was not given: only "anything can be raw" spoke for it.
     pub guessed: bool,
+    /// The displayed name of what holds the image, if something does.
+    pub(crate) holder: Option<String>,
     /// The image in which this one is stored, where that is not a plain file: a format inside a format.
     pub inside: Option<Node>,
     /// How it is used.
@@ -69,7 +71,8 @@ impl NodeParts {
         let format = image.driver().name;
         let mode = NodeMode { read_only: image.is_read_only(), ..NodeMode::default() };
         let shown = Shown { plain: Some(filename.to_owned()), options: Vec::new() };
-        Self { image, shown, filename: filename.to_owned(), format, guessed: false, inside: None, mode }
+        let (filename, guessed, holder, inside) = (filename.to_owned(), false, None, None);
+        Self { image, shown, filename, format, guessed, holder, inside, mode }
     }
 }
 
@@ -89,8 +92,8 @@ pub struct BackingName {
 pub struct Status<'a> {
     /// Bytes from the start of the range that was asked for; never 0.
     pub len: u64,
-    /// `PRESENT`: the layer answers for it. Not present is always `ZERO`: no layer holds it.
-    /// Stored bytes that their host file knows to be a hole are `ZERO` and `DATA`.
+    /// `PRESENT`: the layer answers for it. Not present is `ZERO`: no layer holds it; or nothing at all: nobody says
+    /// what it reads as. Stored bytes that their host file knows to be a hole are `ZERO` and `DATA`.
     pub flags: ExtentFlags,
     /// Where the bytes stand as they are.
     pub host: Option<HostRef<'a>>,
@@ -179,6 +182,12 @@ impl Node {
     #[must_use]
     pub fn inside(&self) -> Option<&Self> {
         self.0.parts.inside.as_ref()
+    }
+
+    /// The displayed name of the file (or other node) that holds the image; `None` for a protocol's device.
+    #[must_use]
+    pub fn holder_name(&self) -> Option<&str> {
+        self.0.parts.holder.as_deref()
     }
 
     /// The disk as its user sees it: the whole chain.

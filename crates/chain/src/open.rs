@@ -170,6 +170,7 @@ fn open_bare_protocol(ctx: &Context, driver: &str, mut request: Request, generic
         filename: storage.filename,
         format: protocol.name,
         guessed: false,
+        holder: None,
         inside: None,
         mode,
     };
@@ -210,14 +211,16 @@ fn node_reference(name: &str, more: bool) -> Error {
 /// Looks at the first bytes, without taking a lock.
 fn probe(ctx: &Context, child: &Request) -> Result<Probed> {
     let mut look = child.clone();
+    // An image inside is not touched by looking; a file that can't be written is refused now.
+    let is_file =
+        child.options.get("driver").is_none_or(|driver| ctx.registry.format(&driver.to_string()).is_none());
     look.usage = Usage {
-        write: false,
+        write: child.usage.write && is_file,
         backing: child.usage.backing,
         cache: CacheMode::WriteBack,
         convert_source: false,
         ..child.usage
     };
-    // What contradicts writing is found when the file is opened for good.
     let storage = open_storage(ctx, look, None)?;
     let fallback = ctx.registry.format(FALLBACK_FORMAT);
     if let Some(format) = fallback.filter(|_| storage.device.is_empty()) {
@@ -337,6 +340,7 @@ fn open_format(
         filename: storage.filename,
         format: format.name,
         guessed: probed.guessed,
+        holder: Some(storage.shown.name()),
         inside: storage.inside,
         mode: node_mode(&request.usage, generic),
     };

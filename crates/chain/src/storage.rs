@@ -77,7 +77,7 @@ pub(crate) fn open_protocol(
 ) -> Result<Storage> {
     let generic = Generic::take(&mut request.options)?;
     generic.check_write(request.usage.write)?;
-    let option = take_only_text(&mut request.options, "filename");
+    let option = if takes_paths(protocol) { take_only_text(&mut request.options, "filename") } else { None };
     if name.is_some() && option.is_some() {
         return Err(Error::invalid("Can't specify 'file' and 'filename' options at the same time"));
     }
@@ -102,9 +102,9 @@ pub(crate) fn open_protocol(
     Ok(Storage { shown, device, filename, inside: None })
 }
 
-/// True if the protocol's names are paths on the host.
+/// True if the protocol's names are paths on the host, with or without a prefix.
 fn takes_paths(protocol: &ProtocolDriver) -> bool {
-    protocol.name == DEFAULT_PROTOCOL || protocol.claims.is_some()
+    !protocol.keeps_prefix
 }
 
 /// A file is its name; another device is its name if no option was given, else its options.

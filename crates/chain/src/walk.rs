@@ -96,7 +96,7 @@ impl<'a> Walk<'a> {
                 return Err(empty_extent());
             }
             end = end.min(at.saturating_add(extent.len));
-            if extent.is_present() {
+            if extent.flags.intersects(ExtentFlags::PRESENT | ExtentFlags::UNSPECIFIED) {
                 return Ok(Segment { len: end - at, flags: extent.flags, host: extent.host, depth });
             }
             layer.absent_until = end;
@@ -115,7 +115,8 @@ impl<'a> Walk<'a> {
         let mut segment = self.next(range)?;
         segment.ask_host()?;
         let layer = top.layers().nth(segment.depth).unwrap_or(top);
-        let Segment { len, flags, host, depth } = segment;
+        let Segment { len, mut flags, host, depth } = segment;
+        flags.remove(ExtentFlags::UNSPECIFIED);
         Ok(Status { len, flags, host, depth, layer })
     }
 }

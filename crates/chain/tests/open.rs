@@ -179,10 +179,16 @@ fn files_are_locked_and_cached_as_the_format_asks() {
     assert_eq!(top.lock, Some(LockSpec::FORMAT_WRITE));
     let (_, base) = open("lock.raw", OpenOptions::write());
     assert_eq!(base.lock, Some(LockSpec::RAW_WRITE));
-    // Probing looks without a lock and does not write.
+    // Probing looks without a lock; what can't be written is refused then already.
     let log = opened("lock.raw");
     let probe = log.iter().rev().nth(1).unwrap();
-    assert_eq!((probe.write, probe.lock), (false, None));
+    assert_eq!((probe.write, probe.lock), (true, None));
+    let nested = "json:{'file':{'driver':'raw','file.filename':'lock.raw'}}";
+    open(nested, OpenOptions::write());
+    let log = opened("lock.raw");
+    let probe = log.iter().rev().nth(1).unwrap();
+    // An image inside is not opened for writing only to be looked at.
+    assert_eq!((probe.write, probe.lock), (false, Some(LockSpec::SHARED_READ)));
 }
 
 #[test]

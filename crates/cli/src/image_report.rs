@@ -88,8 +88,8 @@ pub(crate) fn json(report: &ImageReport) -> Value {
     let snapshots = (!report.snapshots.is_empty()).then(|| report.snapshots.iter().map(snapshot).collect());
     let backing = report.backing.as_ref();
     put("children", Some(children.collect()));
-    put("snapshots", snapshots);
     put("backing-filename-format", backing.and_then(|backing| backing.format.clone()).map(Value::from));
+    put("snapshots", snapshots);
     put("virtual-size", Some(report.virtual_size.into()));
     put("filename", Some(report.filename.as_str().into()));
     put("cluster-size", report.cluster_size.map(Value::from));

@@ -89,7 +89,14 @@ pub struct Error(Box<Inner>);
 impl Error {
     /// An error with a message of its own.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), errno: None, hint: None, source: None, summary: false }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            errno: None,
+            hint: None,
+            source: None,
+            summary: false,
+        }))
     }
 
     /// The host's error number `code` (see [`errno`]); its message is the C library's text.
@@ -123,7 +130,14 @@ impl Error {
     pub fn context(self, message: impl Into<Cow<'static, str>>) -> Self {
         let (kind, errno) = (self.kind(), self.0.errno);
         let (hint, summary) = (None, false);
-        Self(Box::new(Inner { kind, message: message.into(), errno, hint, source: Some(Box::new(self)), summary }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            errno,
+            hint,
+            source: Some(Box::new(self)),
+            summary,
+        }))
     }
 
     /// This error told from outside: `"MESSAGE: No space left on device"`, that is the text of its error number in
@@ -134,7 +148,14 @@ impl Error {
         let message: Cow<'static, str> = message.into();
         let (kind, errno, hint) = (self.kind(), Some(self.errno()), None);
         let text = format!("{message}: {}", self.strerror()).into();
-        Self(Box::new(Inner { kind, message: text, errno, hint, source: Some(Box::new(self)), summary: true }))
+        Self(Box::new(Inner {
+            kind,
+            message: text,
+            errno,
+            hint,
+            source: Some(Box::new(self)),
+            summary: true,
+        }))
     }
 
     /// Adds a hint: lines that a command prints after the message.
@@ -239,7 +260,14 @@ impl From<io::Error> for Error {
         };
         let errno = error.raw_os_error();
         let message = errno.map_or_else(|| error.to_string(), strerror);
-        Self(Box::new(Inner { kind, message: message.into(), errno, hint: None, source: None, summary: false }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            errno,
+            hint: None,
+            source: None,
+            summary: false,
+        }))
     }
 }
 

@@ -20,6 +20,8 @@ bitflags! {
         const COMPRESSED = 1 << 3;
         /// Stored bytes that were preallocated: the host file may know that they are a hole, that is zeros.
         const ASK_HOST = 1 << 4;
+        /// Not present, and no other layer is to be asked: nobody says what it reads as.
+        const UNSPECIFIED = 1 << 5;
     }
 }
 

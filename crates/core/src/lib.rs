@@ -49,6 +49,6 @@ pub use opener::Opener;
 pub use progress::{CancelToken, Progress, Task};
 pub use range::{ByteRange, align_down, align_up, len_u64, to_usize};
 pub use read::{Fields, read_table, read_zero_padded};
-pub use registry::{FALLBACK_FORMAT, Probed, Registry};
+pub use registry::{FALLBACK_FORMAT, FALLBACK_PROTOCOL, Probed, Registry};
 pub use reserve::{Piece, Publish, Reservation};
 pub use zero::is_zero;

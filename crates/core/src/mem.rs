@@ -146,6 +146,8 @@ impl BlockDevice for MemDevice {
 pub struct NullDevice {
     len: u64,
     description: Description<'static>,
+    /// It promises zeros.
+    zeros: bool,
 }
 
 impl NullDevice {
@@ -158,7 +160,13 @@ impl NullDevice {
     /// `len` bytes, under another name.
     #[must_use]
     pub const fn described(len: u64, description: Description<'static>) -> Self {
-        Self { len, description }
+        Self { len, description, zeros: true }
+    }
+
+    /// The same without a promise: what is read (zeros all the same) means nothing.
+    #[must_use]
+    pub const fn without_promise(self) -> Self {
+        Self { zeros: false, ..self }
     }
 }
 
@@ -199,6 +207,9 @@ impl BlockDevice for NullDevice {
 
     fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {
         range.check_within(self.len)?;
+        if !self.zeros {
+            return Ok(Extent { len: range.len, flags: ExtentFlags::UNSPECIFIED, host: None });
+        }
         let host = Some(HostRef { device: self, offset: range.start });
         Ok(Extent { host, ..Extent::zero(range.len) })
     }

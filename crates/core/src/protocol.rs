@@ -143,8 +143,10 @@ pub struct ProtocolCreate<'a> {
 pub struct ProtocolDriver {
     /// Its name as in `driver=`.
     pub name: &'static str,
-    /// Name prefixes that choose it, such as `file:`, that are cut off.
+    /// Name prefixes that choose it, such as `file:`.
     pub prefixes: &'static [&'static str],
+    /// The prefix belongs to the name: it is not cut off.
+    pub keeps_prefix: bool,
     /// Tells whether a plain name (without a prefix) is this protocol's: device nodes. `None`: never.
     pub claims: Option<fn(&str) -> bool>,
     /// Create options of its own, shown with those of a format.

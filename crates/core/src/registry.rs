@@ -23,7 +23,7 @@ pub struct Probed {
 pub const FALLBACK_FORMAT: &str = "raw";
 
 /// The protocol of plain names that no other one claims.
-const FALLBACK_PROTOCOL: &str = "file";
+pub const FALLBACK_PROTOCOL: &str = "file";
 
 impl Registry {
     /// A registry without any driver.

@@ -1,7 +1,9 @@
 //! What there is to tell of an image, as plain data: the tree that `qemu-img info` prints.
 
 use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
-use diskimg_core::{BlockDevice, Error, InfoValue, Result, SnapshotInfo, align_up};
+use diskimg_core::{
+    BlockDevice, Error, FALLBACK_FORMAT, ImageInfo, InfoValue, Result, SnapshotInfo, align_up,
+};
 
 /// Sizes of files are told in whole sectors of so many bytes.
 const SECTOR: u64 = 512;
@@ -53,7 +55,7 @@ pub struct BackingReport {
 /// # Errors
 /// The host's.
 pub fn describe(node: &Node) -> Result<ImageReport> {
-    let info = node.image().info()?;
+    let info = own_info(node)?;
     let backing = node.backing_name().map(|backing| BackingReport {
         name: backing.stored,
         full_name: backing.resolved,
@@ -77,25 +79,41 @@ pub fn describe(node: &Node) -> Result<ImageReport> {
     })
 }
 
+/// What the image tells of itself; raw contents pass on what the image tells that they are stored in.
+fn own_info(node: &Node) -> Result<ImageInfo> {
+    match node.inside() {
+        Some(inside) if node.format() == FALLBACK_FORMAT => {
+            let below = own_info(inside)?;
+            let (cluster_size, snapshots, dirty) = (below.cluster_size, below.snapshots, below.dirty);
+            Ok(ImageInfo { cluster_size, snapshots, dirty, ..node.image().info()? })
+        }
+        _ => node.image().info(),
+    }
+}
+
 fn describe_children(node: &Node) -> Result<Vec<(String, ImageReport)>> {
     let mut children = Vec::new();
     if node.is_protocol() {
         return Ok(children);
     }
+    if let Some(backing) = node.backing() {
+        children.push(("backing".to_owned(), describe(backing)?));
+    }
     for (at, child) in node.image().children().iter().enumerate() {
         let report = match node.inside() {
             Some(inside) if at == 0 => describe(inside)?,
-            _ => describe_file(&*child.device)?,
+            _ => describe_file(&*child.device, node.holder_name().filter(|_| at == 0))?,
         };
         children.push((child.role.to_owned(), report));
     }
     Ok(children)
 }
 
-fn describe_file(device: &dyn BlockDevice) -> Result<ImageReport> {
+/// `name`: its displayed name, where that is known to be another than its own.
+fn describe_file(device: &dyn BlockDevice, name: Option<&str>) -> Result<ImageReport> {
     let description = device.describe();
     Ok(ImageReport {
-        filename: description.filename.to_owned(),
+        filename: name.unwrap_or(description.filename).to_owned(),
         format: description.driver.to_owned(),
         virtual_size: sectors(device.len()),
         actual_size: device.allocated_len()?,

@@ -14,6 +14,7 @@ use crate::open::{Accepts, FileOptions, Locking, is_device_name};
 pub static FILE: ProtocolDriver = ProtocolDriver {
     name: "file",
     prefixes: &["file:"],
+    keeps_prefix: false,
     claims: None,
     create_options: create::FILE_OPTIONS,
     open: |request| open_host(request, "file", Accepts::Files),
@@ -25,6 +26,7 @@ pub static FILE: ProtocolDriver = ProtocolDriver {
 pub static HOST_DEVICE: ProtocolDriver = ProtocolDriver {
     name: "host_device",
     prefixes: &["host_device:"],
+    keeps_prefix: false,
     claims: Some(is_device_name),
     create_options: create::DEVICE_OPTIONS,
     open: |request| open_host(request, "host_device", Accepts::Devices),
@@ -45,15 +47,21 @@ pub static NULL_AIO: ProtocolDriver = null_protocol("null-aio", &["null-aio:"], 
 /// The length of a null device without a `size` option, in bytes.
 const NULL_LEN: u64 = 1 << 30;
 
-/// The names of a null device: as given, or without its prefix, or absent.
-const NULL_REST: [&str; 2] = ["//", ""];
-
 const fn null_protocol(
     name: &'static str,
     prefixes: &'static [&'static str],
     open: fn(ProtocolOpen<'_>) -> Result<Arc<dyn BlockDevice>>,
 ) -> ProtocolDriver {
-    ProtocolDriver { name, prefixes, claims: None, create_options: &[], open, create: None, remove: None }
+    ProtocolDriver {
+        name,
+        prefixes,
+        keeps_prefix: true,
+        claims: None,
+        create_options: &[],
+        open,
+        create: None,
+        remove: None,
+    }
 }
 
 fn open_host(request: ProtocolOpen<'_>, driver: &str, accepts: Accepts) -> Result<Arc<dyn BlockDevice>> {
@@ -110,7 +118,7 @@ fn invalid_value(value: &str) -> Error {
 
 fn open_null(request: ProtocolOpen<'_>, description: Description<'static>) -> Result<Arc<dyn BlockDevice>> {
     let name = description.filename;
-    if request.filename != name && !NULL_REST.contains(&request.filename) {
+    if request.filename != name && !request.filename.is_empty() {
         return Err(Error::invalid(format!("The only allowed filename for this driver is '{name}'")));
     }
     let len = request.options.take_size("size")?.unwrap_or(NULL_LEN);
@@ -120,8 +128,10 @@ fn open_null(request: ProtocolOpen<'_>, description: Description<'static>) -> Re
         }
         parse_option_number("latency-ns", &latency)?;
     }
-    if let Some(text) = take_text(request.options, "read-zeroes") {
-        parse_bool("read-zeroes", &text)?;
-    }
-    Ok(Arc::new(NullDevice::described(len, description)))
+    let zeros = match take_text(request.options, "read-zeroes") {
+        Some(text) => parse_bool("read-zeroes", &text)?,
+        None => false,
+    };
+    let device = NullDevice::described(len, description);
+    Ok(Arc::new(if zeros { device } else { device.without_promise() }))
 }

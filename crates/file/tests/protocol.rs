@@ -187,12 +187,14 @@ fn creation_that_the_host_refuses_says_so() {
 #[test]
 fn null_devices_have_the_size_that_is_asked_for() {
     for (driver, name) in [(&NULL_CO, "null-co://"), (&NULL_AIO, "null-aio://")] {
-        let device = open(driver, "//", true).unwrap();
+        let device = open(driver, name, true).unwrap();
         assert_eq!((device.len(), device.describe().filename), (1 << 30, name));
         assert_eq!(device.allocated_len().unwrap(), Some(0));
         let given = [("size", "1M"), ("latency-ns", "4"), ("read-zeroes", "on")];
         assert_eq!(open_with(driver, "", true, None, &given).unwrap().len(), 1 << 20);
         let text = format!("The only allowed filename for this driver is '{name}'");
-        assert_eq!(refusal(open(driver, "//foo", false)), text);
+        for other in ["//", "//foo", name.trim_end_matches('/')] {
+            assert_eq!(refusal(open(driver, other, false)), text);
+        }
     }
 }

@@ -66,6 +66,7 @@ fn open_file(request: ProtocolOpen<'_>) -> Result<Arc<dyn BlockDevice>> {
 static FILE: ProtocolDriver = ProtocolDriver {
     name: "file",
     prefixes: &["file:"],
+    keeps_prefix: false,
     claims: None,
     create_options: &[],
     open: open_file,
@@ -76,6 +77,7 @@ static FILE: ProtocolDriver = ProtocolDriver {
 static NULL: ProtocolDriver = ProtocolDriver {
     name: "null-co",
     prefixes: &["null-co:"],
+    keeps_prefix: true,
     claims: None,
     create_options: &[],
     open: |request| Ok(Arc::new(NullDevice::new(request.options.take_size("size")?.unwrap_or(1 << 30)))),

@@ -73,7 +73,8 @@ impl BlockDevice for RawImage {
     fn limits(&self) -> Limits {
         let below = self.io.limits();
         let align = if self.guard.is_some() { below.align.max(SECTOR) } else { below.align };
-        Limits { align, growable: false, ..below }
+        // Nothing is below it that a part of a unit could come from.
+        Limits { align, growable: false, write_unit: 1, ..below }
     }
 
     fn is_read_only(&self) -> bool {
@@ -136,14 +137,13 @@ impl BlockDevice for RawImage {
             return Ok(Extent { host: Some(here), ..Extent::zero(range.len) });
         }
         let below = self.storage.extent_at(self.shifted(stored))?;
+        let len = below.len.min(stored.len);
+        if !below.is_present() {
+            // Nothing holds it: neither does this layer.
+            return Ok(Extent { len, flags: below.flags & ExtentFlags::UNSPECIFIED, host: below.host });
+        }
         let nature = below.flags & (ExtentFlags::DATA | ExtentFlags::ZERO);
-        // What the storage has nothing for reads as zeros.
-        let nature = if below.is_present() { nature } else { ExtentFlags::ZERO };
-        Ok(Extent {
-            len: below.len.min(stored.len),
-            flags: ExtentFlags::PRESENT | nature,
-            host: below.host.or(Some(here)),
-        })
+        Ok(Extent { len, flags: ExtentFlags::PRESENT | nature, host: below.host.or(Some(here)) })
     }
 
     fn copy_from(&self, offset: u64, source: HostRef<'_>, len: u64) -> Result<u64> {
