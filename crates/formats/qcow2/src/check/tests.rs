@@ -1,3 +1,4 @@
+//! The check on images that were damaged by hand: counts, messages and their order.
 #![allow(clippy::cast_possible_truncation)]
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+//! Encoding and decoding: round trips, the 4 KiB window, broken payloads.
 #![allow(clippy::cast_possible_truncation)]
 
 use super::*;
