@@ -108,10 +108,13 @@ pub(super) fn run(
     let total = sources.len();
     let count = workers(options.workers, total.div_ceil(rules.max_unit));
     let ordered = target.image().info()?.cluster_size.is_some();
-    let zeros = (options.sparse_size > 0 && !options.copy_range).then(|| ZeroRules {
-        block: rules.write_unit.max(1 << options.sparse_size.ilog2()),
-        least: options.sparse_size,
-    });
+    // Compressed clusters are whole or not there: one of zeros counts, however long a run `sparse_size` asks for.
+    let (block, least) = if options.compress {
+        (rules.write_unit, rules.write_unit)
+    } else {
+        (rules.write_unit.max(1 << options.sparse_size.max(1).ilog2()), options.sparse_size)
+    };
+    let zeros = (options.sparse_size > 0 && !options.copy_range).then_some(ZeroRules { block, least });
     // Clusters that exist already take single blocks.
     let leave_out = zeros
         .filter(|_| rules.zero_from == 0)
