@@ -18,13 +18,14 @@ mod sweep;
 mod tables;
 mod walk;
 
-use diskimg_core::{BlockDevice, CheckReport, Error, Repair, Result, Task};
+use diskimg_core::{BlockDevice, CheckReport, Error, Repair, Result, Task, errno};
 
 use crate::bitmap_directory::Bitmap;
+use crate::extensions::until_nul;
 use crate::features;
 use crate::geometry::Geometry;
 use crate::header::Header;
-use crate::limits::MAX_L1_ENTRIES;
+use crate::limits::{MAX_L1_ENTRIES, MAX_SNAPSHOTS};
 use crate::snapshot_table::{self, SnapshotTable, V3_EXTRA};
 use counts::Counts;
 use finding::Finding;
@@ -95,6 +96,14 @@ pub(crate) fn check(
 
 /// The snapshot table as stored; an open for checking does not insist on it.
 fn read_snapshots(input: &CheckInput<'_>, reporter: &mut Reporter<'_>) -> Result<SnapshotTable> {
+    let overhanging = input.header.snapshot_count.saturating_sub(MAX_SNAPSHOTS);
+    if overhanging > 0 {
+        let error = Error::limit("ERROR snapshot table too large").with_errno(errno::EFBIG);
+        return Err(error.with_hint(snapshot_table::removal_hint(overhanging)));
+    }
+    if !input.header.is_snapshot_table_placed() {
+        return Err(Error::corrupt("ERROR snapshot table offset invalid").with_errno(errno::EINVAL));
+    }
     let table = snapshot_table::read(input.storage, input.header)
         .map_err(|error| error.context("ERROR failed to read the snapshot table"))?;
     for (index, snapshot) in table.snapshots.iter().enumerate() {
@@ -119,7 +128,7 @@ fn snapshot_damage(layout: &Layout, snapshot: &snapshot_table::Snapshot) -> Opti
 
 /// Text as C programs print it: up to the first NUL.
 fn c_text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(until_nul(bytes)).into_owned()
 }
 
 fn l1_place(snapshot: &snapshot_table::Snapshot) -> TablePlace {

@@ -18,7 +18,7 @@ use crate::image::Qcow2;
 use crate::meta::refcounts;
 use crate::open::Parts;
 use crate::options::{Wanted, needs_key};
-use crate::preallocate::Plan;
+use crate::preallocate::{self, Plan};
 use crate::settings::Settings;
 use crate::snapshot_table::SnapshotTable;
 
@@ -57,12 +57,14 @@ pub(crate) fn create(ctx: &CreateContext<'_>) -> Result<()> {
         Prealloc::Off if wanted.data_file_raw => Prealloc::Metadata,
         mode => mode,
     };
-    let provided =
-        matches!(prealloc, Prealloc::Falloc | Prealloc::Full) && data_file.is_none() && wanted.size > 0;
+    let provided = matches!(prealloc, Prealloc::Falloc | Prealloc::Full) && data_file.is_none();
     if prealloc == Prealloc::Off
         && let Some(header) = plain_header(&wanted)
     {
         return create_at_once(ctx, &header, data_file.as_deref());
+    }
+    if provided && wanted.size == 0 {
+        return preallocate::write_empty(fresh_header(&wanted), &*ctx.storage);
     }
     if provided && let Some(plan) = Plan::new(wanted.geo, wanted.size) {
         let header = Header { size: wanted.size, ..fresh_header(&wanted) };

@@ -149,6 +149,7 @@ pub(crate) fn parse(
 ) -> Result<Extensions, HeaderError> {
     let mut found = Extensions::default();
     let mut text = |data: &[u8]| {
+        let data = until_nul(data);
         let text = String::from_utf8_lossy(data).into_owned();
         keep(&text, data);
         text
@@ -158,7 +159,9 @@ pub(crate) fn parse(
             BACKING_FORMAT if extension.len >= BACKING_FORMAT_END => {
                 return Err(HeaderError::BackingFormatTooLong(extension.len));
             }
-            BACKING_FORMAT => found.backing_format = Some(text(extension.data)),
+            BACKING_FORMAT => {
+                found.backing_format = Some(text(extension.data)).filter(|format| !format.is_empty());
+            }
             DATA_FILE => found.data_file = Some(text(extension.data)),
             FEATURE_NAMES => {}
             CRYPTO => found.crypto = Some(parse_crypto(&extension, rules)?),
@@ -214,6 +217,11 @@ fn parse_bitmaps(extension: &RawExtension<'_>, rules: &Rules) -> Result<Option<B
         return Err(HeaderError::BitmapsDirectorySize(directory_size));
     }
     Ok(Some(BitmapsPointer { count, directory_size, directory_offset }))
+}
+
+/// A text ends at its first zero byte, however long its field is.
+pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// Appends an extension, padded to eight bytes.

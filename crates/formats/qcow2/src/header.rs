@@ -374,9 +374,13 @@ impl Draft {
         }
         let mut name = vec![0; to_usize(backing_len.into())];
         read_zero_padded(storage, backing_offset, &mut name)?;
-        let text = String::from_utf8_lossy(&name).into_owned();
+        let name = extensions::until_nul(&name);
+        if name.is_empty() {
+            return Ok(header);
+        }
+        let text = String::from_utf8_lossy(name).into_owned();
         if text.as_bytes() != name {
-            header.raw_texts.push((text.clone(), name));
+            header.raw_texts.push((text.clone(), name.to_vec()));
         }
         header.backing_name = Some(text);
         Ok(header)

@@ -44,7 +44,7 @@ fn specific(header: &Header, bitmaps: &[Bitmap]) -> Vec<(&'static str, InfoValue
     if !v3 {
         return values;
     }
-    if let Some(name) = header.extensions.data_file.as_ref().filter(|_| header.has_data_file()) {
+    if let Some(name) = header.extensions.data_file.as_ref() {
         values.push(("data-file", name.as_str().into()));
     }
     if header.has_data_file() {
@@ -117,6 +117,8 @@ mod tests {
         assert_eq!(value("corrupt"), Some(true.into()));
         assert_eq!(value("refcount-bits"), Some(8u64.into()));
         assert_eq!(value("compression-type"), Some("zlib".into()));
-        assert_eq!(value("data-file"), None);
+        // The name is told as long as it is there, even if nothing is kept under it.
+        assert_eq!(value("data-file"), Some("data.raw".into()));
+        assert_eq!(value("data-file-raw"), None);
     }
 }

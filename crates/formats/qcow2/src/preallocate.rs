@@ -20,6 +20,10 @@ const FIRST_L2: u64 = 1;
 const FIRST_BLOCK: u64 = 2;
 /// The first cluster of the L1 table.
 const L1: u64 = 3;
+/// The cluster of an empty image's refcount table.
+const EMPTY_TABLE: u64 = 3;
+/// Where that table was at first.
+const OLD_TABLE: u64 = 1;
 
 /// Where everything goes, in clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +151,29 @@ impl Plan {
         table.resize(to_usize(geo.cluster_size()), 0);
         table
     }
+}
+
+/// Writes an image without data: the first refcount table has given its cluster up, and nothing has taken it.
+///
+/// # Errors
+/// The storage's; `NoSpace` if the header does not fit.
+pub(crate) fn write_empty(header: Header, storage: &dyn BlockDevice) -> Result<()> {
+    let geo = header.geometry();
+    let offset = |cluster: u64| cluster << geo.cluster_bits;
+    let mut table = vec![0; to_usize(geo.cluster_size() / ENTRY)];
+    if let Some(first) = table.first_mut() {
+        *first = offset(FIRST_BLOCK);
+    }
+    let table = be_bytes(&table);
+    let mut block = vec![0; to_usize(geo.cluster_size())];
+    for cluster in [0, FIRST_BLOCK, EMPTY_TABLE] {
+        refcounts::write_packed(&mut block, geo.refcount_order, to_usize(cluster), 1);
+    }
+    Header { reftable_offset: offset(EMPTY_TABLE), ..header }.write_to(storage)?;
+    storage.write_at(offset(OLD_TABLE), &table)?;
+    storage.write_at(offset(FIRST_BLOCK), &block)?;
+    storage.write_at(offset(EMPTY_TABLE), &table)?;
+    storage.flush()
 }
 
 fn be_bytes(entries: &[u64]) -> Vec<u8> {

@@ -6,6 +6,7 @@
 use diskimg_core::{BlockDevice, Error, Fields, Result, SnapshotInfo, to_usize};
 
 use crate::cursor::TableCursor;
+use crate::extensions::until_nul;
 use crate::header::{Header, SNAPSHOT_HEAD_LEN};
 use crate::limits::{MAX_SNAPSHOT_EXTRA, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS};
 
@@ -78,7 +79,8 @@ impl Snapshot {
 }
 
 fn shown(bytes: &[u8], most: usize) -> String {
-    String::from_utf8_lossy(bytes.get(..most).unwrap_or(bytes)).into_owned()
+    let bytes = bytes.get(..most).unwrap_or(bytes);
+    String::from_utf8_lossy(until_nul(bytes)).into_owned()
 }
 
 /// The table and what was found while reading it.
@@ -138,9 +140,12 @@ fn read_table(storage: &dyn BlockDevice, header: &Header, lenient: bool) -> Resu
 }
 
 fn too_big(overhanging: u32) -> Error {
-    Error::limit("Snapshot table is too big").with_hint(format!(
-        "You can force-remove all {overhanging} overhanging snapshots with qemu-img check -r all"
-    ))
+    Error::limit("Snapshot table is too big").with_hint(removal_hint(overhanging))
+}
+
+/// How to get rid of the snapshots that are too many.
+pub(crate) fn removal_hint(overhanging: u32) -> String {
+    format!("You can force-remove all {overhanging} overhanging snapshots with qemu-img check -r all")
 }
 
 fn too_much_extra(index: u32) -> Error {

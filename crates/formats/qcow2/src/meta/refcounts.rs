@@ -2,7 +2,7 @@
 
 use diskimg_core::{Error, to_usize};
 
-use super::{Clusters, Miss, State, Which};
+use super::{Clusters, Miss, State, Which, hex};
 use crate::entry::REFTABLE_RESERVED;
 
 /// Entry `index` of a slice of refcounts that are `1 << order` bits wide.
@@ -57,7 +57,7 @@ impl State {
         if self.geo.is_aligned(offset) {
             return Ok(offset);
         }
-        let text = format!("Refblock offset {offset:#x} unaligned (reftable index: {block:#x})");
+        let text = format!("Refblock offset {offset:#x} unaligned (reftable index: {})", hex(block));
         Err(Miss::Corrupt(text))
     }
 
