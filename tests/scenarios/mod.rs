@@ -85,6 +85,7 @@ pub fn scenarios(size: u64, unit: u64) -> Vec<Scenario> {
         named("two-phase writes", Some(&half), script(OpMix { reserve: 30, discard: 5, ..none }, 6)),
         named("compressed clusters", None, script(OpMix { compress: 30, write: 10, discard: 6, ..none }, 7)),
         named("everything", Some(&half), OpMix::changes(size + 8 * unit).script(8, 60, size, unit)),
+        named("resizes of compressed clusters", None, script(OpMix { set_len: 20, compress: 25, ..none }, 9)),
         named("shrink over data", Some(&whole), shrink(size, unit)),
         named("zeroes over a preallocated cluster", Some(&whole), rezero(size, unit)),
     ]
