@@ -229,23 +229,28 @@ impl Comparison<'_> {
             if !wanted {
                 return Ok(());
             }
-            node.device().read_at(start, buf).map_err(|error| read_error(node, run.range, buf, error))
+            node.device().read_at(start, buf).map_err(|error| first_unreadable(node, run.range, buf, error))
         };
         let (left, right) = (&mut buffers.0, &mut buffers.1);
-        let both = read(run.left, self.left, left).and_then(|()| read(run.right, self.right, right));
-        if let Err(error) = both {
-            self.failure.record(start, error);
-            return;
-        }
+        let left_read = read(run.left, self.left, left);
+        let unread = match (left_read, read(run.right, self.right, right)) {
+            (Err(left), Err(right)) => Some(if left.at <= right.at { left } else { right }),
+            (Err(one), Ok(())) | (Ok(()), Err(one)) => Some(one),
+            (Ok(()), Ok(())) => None,
+        };
+        // What differs before the sector that can't be read comes first.
+        let readable = unread.as_ref().map_or(len, |unread| to_usize(unread.at - start));
+        left.truncate(readable);
+        right.truncate(readable);
         let sector = match (run.left, run.right) {
             (true, true) => first_difference(left, right),
             (true, false) => first_data(left),
             (false, _) => first_data(right),
         };
-        if let Some(sector) = sector {
-            self.differs(Difference::Content { offset: start + sector });
-        } else {
-            self.advance(run.range.len);
+        match (sector, unread) {
+            (Some(sector), _) => self.differs(Difference::Content { offset: start + sector }),
+            (None, Some(unread)) => self.failure.record(unread.at, CompareError::Read(unread.error)),
+            (None, None) => self.advance(run.range.len),
         }
     }
 
@@ -299,10 +304,17 @@ fn status_of(node: &Node, range: ByteRange) -> Result<Status<'_>> {
     })
 }
 
-/// Names the first sector that can't be read.
-fn read_error(node: &Node, range: ByteRange, buf: &mut [u8], cause: Error) -> CompareError {
-    let told = |at: u64, cause: Error| {
-        CompareError::Read(failed(format!("Error while reading offset {at} of {}", node.name()), cause))
+/// A sector that can't be read.
+struct Unreadable {
+    at: u64,
+    error: Error,
+}
+
+/// The first sector that can't be read; `buf` then has what stands before it.
+fn first_unreadable(node: &Node, range: ByteRange, buf: &mut [u8], cause: Error) -> Unreadable {
+    let told = |at: u64, cause: Error| Unreadable {
+        at,
+        error: failed(format!("Error while reading offset {at} of {}", node.name()), cause),
     };
     let mut at = range.start;
     for sector in buf.chunks_mut(SECTOR) {
