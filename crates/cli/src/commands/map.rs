@@ -155,6 +155,10 @@ impl Printer {
             }
             self.text.push_str("]\n");
         }
+        if self.output == OutputFormat::Json && result.is_err() && !self.first {
+            // The entry that could not be found out was to follow.
+            self.text.push_str(",\n");
+        }
         ui.print(&self.text);
         result.map_err(|error| ui.library_error(&error))
     }

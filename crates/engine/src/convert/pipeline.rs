@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::encode::Encoder;
 use super::place::Placer;
-use super::plan::{Planner, Rules, Unit};
+use super::plan::{Planner, Rules, SECTOR, Unit, Unknown};
 use super::rate::Rate;
 use super::source::Sources;
 use super::zero_detect::{ZeroRules, split};
@@ -27,9 +27,6 @@ use crate::told::failed;
 
 /// Buffers for each thread: one that it works on, and one that waits for its turn.
 const BUFFERS_PER_WORKER: usize = 2;
-
-/// The least that is tried on its own where reading failed, in bytes.
-const SECTOR: u64 = 512;
 
 /// A run of the target, and what comes there.
 #[derive(Clone, Copy, Debug)]
@@ -140,21 +137,33 @@ pub(super) fn run(
     };
     on_threads(count, |_| pipeline.work());
     pipeline.failure.into_result()?;
-    let unreadable = report_unreadable(pipeline.unreadable.into_inner(), &options.notices);
+    let unknown = pipeline.plan.into_inner().into_unknown();
+    let unreadable = report_unreadable(pipeline.unreadable.into_inner(), &unknown, &options.notices);
     Ok(ConvertReport { total, written: pipeline.written.into_inner(), unreadable })
 }
 
-/// Warns of each sector that could not be read, in order; joins neighbours.
-fn report_unreadable(mut sectors: Vec<ByteRange>, notices: &Notices) -> Vec<ByteRange> {
+/// Warns of each sector that could not be read, in order; joins neighbours. Of sectors of which nothing could be told
+/// it warns twice, as qemu-img does: before all else, since that looks at all of the disk first, and among the others.
+fn report_unreadable(mut sectors: Vec<ByteRange>, unknown: &[Unknown], notices: &Notices) -> Vec<ByteRange> {
+    let warn_unknown = |at: u64, errno: i32| {
+        notices.warn(&format!("error while reading block status at offset {at}: {}", strerror(errno)));
+    };
+    let each_unknown = || unknown.iter().flat_map(|run| run.sectors().map(|at| (at, run.errno)));
+    each_unknown().for_each(|(at, errno)| warn_unknown(at, errno));
+    let mut again = each_unknown().peekable();
     sectors.sort_by_key(|range| range.start);
     let mut joined: Vec<ByteRange> = Vec::new();
     for sector in sectors {
+        while let Some((at, errno)) = again.next_if(|(at, _)| *at <= sector.start) {
+            warn_unknown(at, errno);
+        }
         notices.warn(&format!("error while reading offset {}: {}", sector.start, strerror(errno::EIO)));
         match joined.last_mut() {
             Some(last) if last.end() == sector.start => last.len += sector.len,
             _ => joined.push(sector),
         }
     }
+    again.for_each(|(at, errno)| warn_unknown(at, errno));
     joined
 }
 
@@ -174,7 +183,8 @@ fn rules(target: &Node, options: &ConvertOptions) -> Rules {
     };
     let zero_from = if options.target_is_zero { backing_len } else { u64::MAX };
     let zero_from = align_up(zero_from, write_unit).unwrap_or(u64::MAX);
-    Rules { write_unit, max_unit, zero_from, fill: options.sparse_size == 0 && !options.copy_range }
+    let fill = options.sparse_size == 0 && !options.copy_range;
+    Rules { write_unit, max_unit, zero_from, fill, salvage: options.salvage }
 }
 
 /// Lets nobody wait for a thread that panics.

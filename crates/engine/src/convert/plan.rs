@@ -4,10 +4,13 @@
 //! write unit (or at the end of the disk); a unit's pieces of data are at most `max_unit` bytes. What needs no
 //! work is in no piece.
 
-use diskimg_core::{ByteRange, Result, Task, align_down, align_up};
+use diskimg_core::{ByteRange, ErrorKind, Result, Task, align_down, align_up};
 
 use super::source::{Class, Sources};
 use crate::told::failed;
+
+/// The least that is looked at or read on its own where that failed, in bytes.
+pub(super) const SECTOR: u64 = 512;
 
 /// Pieces in a unit: bounds what one thread holds of a fragmented disk.
 const MAX_PIECES: usize = 256;
@@ -44,6 +47,25 @@ pub(super) struct Rules {
     pub(super) zero_from: u64,
     /// Known zeros are written like data.
     pub(super) fill: bool,
+    /// Where nothing is known of a sector because that could not be read, reading it is tried.
+    pub(super) salvage: bool,
+}
+
+/// A range of which nothing could be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unknown {
+    pub(super) range: ByteRange,
+    /// Number of the error.
+    pub(super) errno: i32,
+}
+
+impl Unknown {
+    /// Where its sectors start.
+    pub(super) fn sectors(&self) -> impl Iterator<Item = u64> + use<> {
+        let (start, end) = (self.range.start, self.range.end());
+        std::iter::successors(Some(start), |at| align_down(*at, SECTOR).checked_add(SECTOR))
+            .take_while(move |at| *at < end)
+    }
 }
 
 /// Bytes of one class.
@@ -71,11 +93,27 @@ pub(super) struct Planner<'a> {
     /// The run that was looked at last, and the extent behind it.
     run: Option<Run>,
     ahead: Option<Run>,
+    /// What could not be told, ascending; neighbours are joined.
+    unknown: Vec<Unknown>,
 }
 
 impl<'a> Planner<'a> {
     pub(super) fn new(sources: &'a Sources<'a>, rules: Rules) -> Self {
-        Self { sources, rules, at: 0, end: sources.len(), next_number: 0, run: None, ahead: None }
+        Self {
+            sources,
+            rules,
+            at: 0,
+            end: sources.len(),
+            next_number: 0,
+            run: None,
+            ahead: None,
+            unknown: Vec::new(),
+        }
+    }
+
+    /// What could not be told, ascending; only with `salvage`.
+    pub(super) fn into_unknown(self) -> Vec<Unknown> {
+        self.unknown
     }
 
     /// The next unit, in the storage of `unit`; its pieces are empty when there is none.
@@ -162,12 +200,28 @@ impl<'a> Planner<'a> {
             return Ok(known);
         }
         let rest = ByteRange::from_bounds(at, self.end);
-        let classified = self.sources.classify(rest);
-        let (class, len) = classified
-            .map_err(|error| failed(format!("error while reading block status at offset {at}"), error))?;
+        let (class, len) = match self.sources.classify(rest) {
+            Err(error) if self.rules.salvage && error.kind() != ErrorKind::Cancelled => {
+                let sector = rest.intersect(ByteRange::new(align_down(at, SECTOR), SECTOR));
+                self.remember(Unknown { range: sector, errno: error.errno() });
+                (Class::Data, sector.len)
+            }
+            classified => classified
+                .map_err(|error| failed(format!("error while reading block status at offset {at}"), error))?,
+        };
         let class = if class == Class::Zero && self.rules.fill { Class::Data } else { class };
         let run = Run { class, start: at, end: at.saturating_add(len.max(1)) };
         self.ahead = Some(run);
         Ok(run)
+    }
+
+    fn remember(&mut self, unknown: Unknown) {
+        match self.unknown.last_mut() {
+            Some(last) if unknown.range.start < last.range.end() => {}
+            Some(last) if last.errno == unknown.errno && last.range.end() == unknown.range.start => {
+                last.range.len += unknown.range.len;
+            }
+            _ => self.unknown.push(unknown),
+        }
     }
 }
