@@ -104,7 +104,7 @@ pub fn convert(
 ) -> Result<ConvertReport> {
     let total = check(sources, target, options)?;
     let base_depth =
-        if options.over_backing { sources.first().map(|top| base_depth(top, target)) } else { None };
+        if options.over_backing { sources.first().and_then(|top| base_depth(top, target)) } else { None };
     let sources = Sources::new(sources, base_depth);
     let report = pipeline::run(&sources, target, options, task)?;
     target.device().flush()?;
@@ -138,11 +138,13 @@ fn check(sources: &[&Node], target: &Node, options: &ConvertOptions) -> Result<u
 }
 
 /// How many layers of `top` lie above the image that is `target`'s backing file. Where that is none of them, its
-/// contents are taken to be those of `top`'s own backing file.
-fn base_depth(top: &Node, target: &Node) -> usize {
+/// contents are taken to be those of `top`'s own backing file; `None` where that has none either, so that nothing
+/// can be left to the target's.
+fn base_depth(top: &Node, target: &Node) -> Option<usize> {
     let base = target.backing_name().and_then(|backing| backing.resolved);
     let is_base = |node: &Node| base.as_deref().is_some_and(|base| same_file(base, node.filename()));
-    top.layers().position(is_base).filter(|depth| *depth > 0).unwrap_or(1)
+    let found = top.layers().position(is_base).filter(|depth| *depth > 0);
+    found.or_else(|| (top.layers().count() > 1).then_some(1))
 }
 
 fn same_file(a: &str, b: &str) -> bool {
