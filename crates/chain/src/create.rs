@@ -19,6 +19,7 @@ pub struct NewFile {
     protocol: &'static ProtocolDriver,
     /// The name without the protocol's prefix.
     path: String,
+    lock: LockSpec,
 }
 
 impl NewFile {
@@ -28,7 +29,22 @@ impl NewFile {
     /// `Unknown protocol 'x'` (also for `json:`).
     pub fn locate(ctx: &Context, name: &str) -> Result<Self> {
         let (protocol, path) = parse_protocol(&ctx.registry, name)?;
-        Ok(Self { ctx: ctx.clone(), name: name.to_owned(), protocol, path })
+        Ok(Self { ctx: ctx.clone(), name: name.to_owned(), protocol, path, lock: LockSpec::CREATE })
+    }
+
+    /// The same, made through `protocol` whatever the name says.
+    #[must_use]
+    pub fn through(self, protocol: &'static ProtocolDriver) -> Self {
+        if self.protocol.name == protocol.name {
+            return self;
+        }
+        Self { path: self.name.clone(), protocol, ..self }
+    }
+
+    /// The same for a format with metadata: nobody else may write to the file meanwhile.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { lock: LockSpec::CREATE_ALONE, ..self }
     }
 
     /// The name as given.
@@ -49,10 +65,17 @@ impl NewFile {
         self.protocol
     }
 
-    /// True if the protocol can make new files.
-    #[must_use]
-    pub fn can_create(&self) -> bool {
-        self.protocol.create.is_some()
+    /// Refuses a protocol that can't make new files.
+    ///
+    /// # Errors
+    /// `Unsupported`.
+    pub fn check(&self) -> Result<()> {
+        self.creator().map(|_| ())
+    }
+
+    fn creator(&self) -> Result<fn(&ProtocolCreate<'_>) -> Result<()>> {
+        let text = || format!("Protocol driver '{}' does not support image creation", self.protocol.name);
+        self.protocol.create.ok_or_else(|| Error::unsupported(text()))
     }
 
     /// The protocol's own create options, shown and parsed behind those of a format.
@@ -66,12 +89,9 @@ impl NewFile {
     /// # Errors
     /// The protocol's; `Unsupported` if it can't make files.
     pub fn create(&self, size: u64, prealloc: Prealloc, options: &ParsedOptions) -> Result<()> {
-        let Some(create) = self.protocol.create else {
-            let text = format!("Protocol driver '{}' does not support image creation", self.protocol.name);
-            return Err(Error::unsupported(text));
-        };
-        let notices = self.ctx.notices.clone();
-        create(&ProtocolCreate { filename: &self.path, size, prealloc, options, notices })
+        let (lock, notices) = (self.lock, self.ctx.notices.clone());
+        let filename = &self.path;
+        self.creator()?(&ProtocolCreate { filename, size, prealloc, lock, options, notices })
     }
 
     /// Opens the file, which exists, for the format's writer.
@@ -83,7 +103,7 @@ impl NewFile {
             filename: &self.path,
             write: true,
             cache: CacheMode::WriteBack,
-            lock: Some(LockSpec::CREATE),
+            lock: Some(self.lock),
             options: &mut RuntimeOptions::new(),
             notices: self.ctx.notices.clone(),
         })

@@ -40,13 +40,14 @@ impl ChainOpener {
         let (protocol, filename) = parse_protocol(&self.ctx.registry, name)?;
         trust.admit(&self.ctx, &gate_name(protocol.name, &filename))?;
         let Some(create) = protocol.create else {
-            let text = format!("Protocol driver '{}' does not support image creation", protocol.name);
+            let text = format!("Driver '{}' does not support image creation", protocol.name);
             return Err(Error::unsupported(text));
         };
         create(&ProtocolCreate {
             filename: &filename,
             size: 0,
             prealloc: Prealloc::Off,
+            lock: LockSpec::CREATE,
             options: &ParsedOptions::new(&[protocol.create_options]),
             notices: self.ctx.notices.clone(),
         })

@@ -34,7 +34,7 @@ pub(crate) fn open_storage(ctx: &Context, mut request: Request, lock: Option<Loc
         let (protocol, filename) = parse_protocol(&ctx.registry, &name)?;
         return open_protocol(ctx, protocol, Some(filename), request, lock);
     }
-    if request.options.get("filename").is_none() {
+    if request.options.get("filename").is_none_or(|name| *name == RuntimeValue::Null) {
         return Err(Error::invalid("Must specify either driver or file"));
     }
     open_by_driver(ctx, DEFAULT_PROTOCOL, request, lock)
@@ -107,7 +107,7 @@ fn takes_paths(protocol: &ProtocolDriver) -> bool {
     !protocol.keeps_prefix
 }
 
-/// A file is its name; another device is its name if no option was given, else its options.
+/// A file is its name; another device is its name if no option that matters was given, else its options.
 fn show_protocol(
     protocol: &ProtocolDriver,
     filename: &str,
@@ -120,8 +120,9 @@ fn show_protocol(
         options.push(("filename".to_owned(), text(filename)));
         return Shown { plain: Some(filename.to_owned()), options };
     }
-    options.extend(given.iter().map(|(name, value)| (name.to_owned(), ShownValue::Value(value.clone()))));
+    let strong = given.iter().filter(|(name, _)| protocol.strong_options.contains(name));
+    options.extend(strong.map(|(name, value)| (name.to_owned(), ShownValue::Value(value.clone()))));
     let described = device.describe().filename;
-    let plain = (given.is_empty() && !described.is_empty()).then(|| described.to_owned());
+    let plain = (options.len() == 1 && !described.is_empty()).then(|| described.to_owned());
     Shown { plain, options }
 }

@@ -147,6 +147,20 @@ impl Device {
     }
 }
 
+/// The greatest length of a device, in bytes.
+pub const MAX_DEVICE_LEN: u64 = (1 << 63) - (1 << 30);
+
+/// Refuses a length that no device can have.
+///
+/// # Errors
+/// `InvalidArg` with qemu-img's wording.
+pub fn check_len(len: u64) -> Result<()> {
+    if len > MAX_DEVICE_LEN {
+        return Err(Error::invalid(format!("offset({len}) exceeds maximum({MAX_DEVICE_LEN})")));
+    }
+    Ok(())
+}
+
 impl BlockDevice for Device {
     fn len(&self) -> u64 {
         self.0.device.len()
@@ -215,6 +229,7 @@ impl BlockDevice for Device {
 
     fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {
         self.check_write(ByteRange::default())?;
+        check_len(len)?;
         self.0.device.set_len(len, prealloc)?;
         self.after_write()
     }

@@ -39,7 +39,7 @@ pub use device::{BlockDevice, Description, Limits, Prealloc, ZeroMode, read_only
 pub use driver::FormatDriver;
 pub use error::{Error, ErrorKind, Result, errno, strerror};
 pub use extent::{Extent, ExtentFlags, HostRef};
-pub use front::Device;
+pub use front::{Device, MAX_DEVICE_LEN, check_len};
 pub use image::{
     BackingRef, Check, CheckReport, Child, ClusterEncoder, Codec, CompressedClusters, Image, Repair,
 };

@@ -238,8 +238,7 @@ impl ParsedOptions {
 
 fn shown_value(kind: OptKind, text: &str, value: &OptValue) -> String {
     match (kind, value) {
-        (OptKind::Size, OptValue::Number(number)) => number.to_string(),
-        (OptKind::Number, OptValue::Number(number)) => number.cast_signed().to_string(),
+        (OptKind::Size | OptKind::Number, OptValue::Number(number)) => number.cast_signed().to_string(),
         _ => text.to_owned(),
     }
 }
@@ -354,10 +353,10 @@ impl RuntimeOptions {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// Takes an option out.
+    /// Takes an option out. `null` says that it is not given.
     pub fn take(&mut self, name: &str) -> Option<RuntimeValue> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
-        Some(self.0.remove(at).1)
+        Some(self.0.remove(at).1).filter(|value| *value != RuntimeValue::Null)
     }
 
     /// Takes a text out.
@@ -393,9 +392,6 @@ impl RuntimeOptions {
         match self.take(name) {
             None => Ok(None),
             Some(RuntimeValue::Uint(value)) => Ok(Some(value)),
-            Some(RuntimeValue::Null) => {
-                Err(Error::invalid(format!("Invalid parameter type for '{name}', expected: integer")))
-            }
             Some(other) => parse_option_size(name, &other.to_string()).map(Some),
         }
     }

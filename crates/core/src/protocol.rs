@@ -105,6 +105,11 @@ impl LockSpec {
         need: Permissions::WRITE.union(Permissions::RESIZE),
         share: Permissions::CONSISTENT_READ.union(Permissions::WRITE).union(Permissions::WRITE_UNCHANGED),
     };
+    /// The same where metadata is written too, that nobody else may write into: `101 103 · 201 203`.
+    pub const CREATE_ALONE: Self = Self {
+        need: Self::CREATE.need,
+        share: Permissions::CONSISTENT_READ.union(Permissions::WRITE_UNCHANGED),
+    };
 }
 
 /// How a protocol opens a file.
@@ -133,6 +138,8 @@ pub struct ProtocolCreate<'a> {
     pub size: u64,
     /// How the length is provided for.
     pub prealloc: Prealloc,
+    /// The lock that an existing file has to allow before it is emptied.
+    pub lock: LockSpec,
     /// The protocol's own create options.
     pub options: &'a ParsedOptions,
     /// Where warnings go.
@@ -147,6 +154,8 @@ pub struct ProtocolDriver {
     pub prefixes: &'static [&'static str],
     /// The prefix belongs to the name: it is not cut off.
     pub keeps_prefix: bool,
+    /// Options besides the name that decide what is read: they belong to the displayed name.
+    pub strong_options: &'static [&'static str],
     /// Tells whether a plain name (without a prefix) is this protocol's: device nodes. `None`: never.
     pub claims: Option<fn(&str) -> bool>,
     /// Create options of its own, shown with those of a format.

@@ -6,7 +6,12 @@ use diskimg_chain::name::resolve_backing;
 use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
 use diskimg_core::driver::CreateContext;
 use diskimg_core::options::{OptSpec, ParsedOptions};
-use diskimg_core::{BlockDevice as _, Error, FormatDriver, Prealloc, Registry, Result, errno};
+use diskimg_core::protocol::ProtocolDriver;
+use diskimg_core::size::MAX_IMAGE_SIZE;
+use diskimg_core::{
+    BlockDevice as _, Error, FALLBACK_FORMAT, FALLBACK_PROTOCOL, FormatDriver, Prealloc, Registry, Result,
+    align_up, check_len, errno,
+};
 
 /// Further drivers that QEMU has and that an image may name as the format of its backing file.
 #[rustfmt::skip]
@@ -17,6 +22,9 @@ const OTHER_DRIVERS: [&str; 42] = [
     "qcow2", "qed", "quorum", "raw", "rbd", "replication", "snapshot-access", "ssh", "throttle", "vdi",
     "vhdx", "vmdk", "vpc", "vvfat",
 ];
+
+/// Sizes of disks are whole sectors of so many bytes.
+const SECTOR: u64 = 512;
 
 /// What image is wanted.
 #[derive(Clone, Debug, Default)]
@@ -40,11 +48,87 @@ pub struct CreateRequest<'a> {
     pub for_convert: bool,
 }
 
+/// What a name that is given as a format makes: images of a format, or a protocol's files, whose contents are raw.
+#[derive(Clone, Copy, Debug)]
+pub struct Maker {
+    format: &'static FormatDriver,
+    protocol: Option<&'static ProtocolDriver>,
+}
+
+impl Maker {
+    /// The maker of that name.
+    ///
+    /// # Errors
+    /// `InvalidArg` with qemu-img's wording.
+    pub fn find(registry: &Registry, name: &str) -> Result<Self> {
+        if let Some(format) = registry.format(name) {
+            return Ok(Self { format, protocol: None });
+        }
+        let raw = registry.format(FALLBACK_FORMAT).zip(registry.protocol(name));
+        let unknown = || Error::invalid(format!("Unknown file format '{name}'"));
+        raw.map(|(format, protocol)| Self { format, protocol: Some(protocol) }).ok_or_else(unknown)
+    }
+
+    /// The maker of that name, which can make images.
+    ///
+    /// # Errors
+    /// `InvalidArg` or `Unsupported` with qemu-img's wording.
+    pub fn find_creatable(registry: &Registry, name: &str) -> Result<Self> {
+        let maker = Self::find(registry, name)?;
+        maker.check_creatable().map(|()| maker)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.protocol.map_or(self.format.name, |protocol| protocol.name)
+    }
+
+    /// The format of the images.
+    #[must_use]
+    pub fn format(&self) -> &'static FormatDriver {
+        self.format
+    }
+
+    /// The protocol, if it is one that was named.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&'static ProtocolDriver> {
+        self.protocol
+    }
+
+    /// Its create options.
+    #[must_use]
+    pub fn options(&self) -> &'static [OptSpec] {
+        self.protocol.map_or(self.format.options, |protocol| protocol.create_options)
+    }
+
+    fn check_creatable(&self) -> Result<()> {
+        let can = match self.protocol {
+            Some(protocol) => protocol.create.is_some(),
+            None => self.format.creator.is_some(),
+        };
+        if can { Ok(()) } else { Err(self.not_creatable()) }
+    }
+
+    fn not_creatable(&self) -> Error {
+        Error::unsupported(format!("Format driver '{}' does not support image creation", self.name()))
+    }
+
+    /// Through what the file is made: images with metadata are nobody else's meanwhile.
+    fn place(&self, file: NewFile) -> NewFile {
+        match self.protocol {
+            Some(protocol) => file.through(protocol),
+            None if self.format.name == FALLBACK_FORMAT => file,
+            None => file.alone(),
+        }
+    }
+}
+
 /// An image that can be made.
 #[derive(Debug)]
 pub struct CreatePlan {
     file: NewFile,
-    driver: &'static FormatDriver,
+    maker: Maker,
     options: ParsedOptions,
     for_convert: bool,
     registry: Registry,
@@ -57,13 +141,14 @@ impl CreatePlan {
     /// `InvalidArg` with qemu-img's wording for contradictions and unknown names; with a hint, those of opening
     /// the backing file. None names the new file.
     pub fn new(ctx: &Context, request: &CreateRequest<'_>) -> Result<Self> {
-        let driver = find_format(&ctx.registry, request.format)?;
+        let maker = Maker::find(&ctx.registry, request.format)?;
         let file = NewFile::locate(ctx, request.filename)?;
-        check_creatable(driver)?;
-        let mut options = ParsedOptions::new(&[driver.options, file.create_options()]);
+        maker.check_creatable()?;
+        file.check()?;
+        let mut options = ParsedOptions::new(&[maker.options(), file.create_options()]);
         options.parse(request.options)?;
         set_size(&mut options, request)?;
-        set_backing(&mut options, driver, request)?;
+        set_backing(&mut options, maker.name(), request)?;
         if !request.for_convert {
             check_backing(ctx, &mut options, request)?;
             if options.get_number("size").is_none() {
@@ -71,13 +156,14 @@ impl CreatePlan {
             }
         }
         let registry = ctx.registry.clone();
-        Ok(Self { file, driver, options, for_convert: request.for_convert, registry })
+        let file = maker.place(file);
+        Ok(Self { file, maker, options, for_convert: request.for_convert, registry })
     }
 
-    /// The format.
+    /// What makes it.
     #[must_use]
-    pub fn driver(&self) -> &'static FormatDriver {
-        self.driver
+    pub fn maker(&self) -> Maker {
+        self.maker
     }
 
     /// The options with their defaults.
@@ -94,7 +180,7 @@ impl CreatePlan {
     }
 
     /// Makes the image. An existing file is replaced, but not before the options were found to be right; a file
-    /// that can't be finished is removed.
+    /// that can't be finished is removed (raw contents stay, as long as they could be made).
     ///
     /// # Errors
     /// What the format refuses, and the host.
@@ -103,15 +189,12 @@ impl CreatePlan {
     }
 
     fn create(&self) -> Result<()> {
-        let creator = self.driver.creator.ok_or_else(|| not_creatable(self.driver))?;
+        let creator = self.maker.format.creator.ok_or_else(|| self.maker.not_creatable())?;
         (creator.validate)(&self.options)?;
         self.check_backing_format()?;
-        let made = self.file.can_create();
-        if made {
-            self.file.create(0, Prealloc::Off, &self.options)?;
-        }
+        self.file.create(0, Prealloc::Off, &self.options)?;
         let finished = self.fill(creator);
-        if finished.is_err() && made {
+        if finished.is_err() && self.maker.format.name != FALLBACK_FORMAT {
             self.file.remove();
         }
         finished
@@ -151,36 +234,28 @@ impl CreatePlan {
         }
         let advice =
             if self.options.knows("cluster_size") { " (try using a larger cluster size)" } else { "" };
-        let name = self.driver.name;
+        let name = self.maker.name();
+        if self.maker.format.name != FALLBACK_FORMAT
+            && let Err(error) = check_disk_size(self.options.get_number("size").unwrap_or(0))
+        {
+            return error.context("Could not resize image");
+        }
         Error::limit(format!("The image size is too large for file format '{name}'{advice}"))
     }
 }
 
-fn find_format(registry: &Registry, name: &str) -> Result<&'static FormatDriver> {
-    registry.format(name).ok_or_else(|| Error::invalid(format!("Unknown file format '{name}'")))
-}
-
-fn not_creatable(driver: &FormatDriver) -> Error {
-    Error::unsupported(format!("Format driver '{}' does not support image creation", driver.name))
-}
-
-fn check_creatable(driver: &'static FormatDriver) -> Result<()> {
-    if driver.creator.is_some() { Ok(()) } else { Err(not_creatable(driver)) }
-}
-
-/// The format of that name, which can make images.
-///
-/// # Errors
-/// `InvalidArg` or `Unsupported` with qemu-img's wording.
-pub fn find_creatable(registry: &Registry, name: &str) -> Result<&'static FormatDriver> {
-    let driver = find_format(registry, name)?;
-    check_creatable(driver).map(|()| driver)
+/// Refuses a size that, in whole sectors, is none of a disk.
+fn check_disk_size(size: u64) -> Result<()> {
+    match align_up(size, SECTOR).filter(|size| *size <= MAX_IMAGE_SIZE) {
+        Some(size) => check_len(size),
+        None => Err(Error::invalid("Image size cannot be negative")),
+    }
 }
 
 /// The create options of host files, which every format's are joined with.
 #[must_use]
 pub fn file_protocol_options(registry: &Registry) -> &'static [OptSpec] {
-    registry.protocol("file").map_or(&[], |protocol| protocol.create_options)
+    registry.protocol(FALLBACK_PROTOCOL).map_or(&[], |protocol| protocol.create_options)
 }
 
 fn set_size(options: &mut ParsedOptions, request: &CreateRequest<'_>) -> Result<()> {
@@ -192,11 +267,7 @@ fn set_size(options: &mut ParsedOptions, request: &CreateRequest<'_>) -> Result<
     Ok(())
 }
 
-fn set_backing(
-    options: &mut ParsedOptions,
-    driver: &FormatDriver,
-    request: &CreateRequest<'_>,
-) -> Result<()> {
+fn set_backing(options: &mut ParsedOptions, maker: &str, request: &CreateRequest<'_>) -> Result<()> {
     let asked = [
         ("backing_file", request.backing, "Backing file not supported for file format"),
         ("backing_fmt", request.backing_format, "Backing file format not supported for file format"),
@@ -204,7 +275,7 @@ fn set_backing(
     for (name, value, refusal) in asked {
         let Some(value) = value else { continue };
         if !options.knows(name) {
-            return Err(Error::unsupported(format!("{refusal} '{}'", driver.name)));
+            return Err(Error::unsupported(format!("{refusal} '{maker}'")));
         }
         options.set(name, value)?;
     }

@@ -22,7 +22,7 @@ mod told;
 pub use check::check;
 pub use compare::{CompareError, CompareOptions, CompareReport, Difference, compare};
 pub use convert::{ConvertOptions, ConvertReport, convert};
-pub use create::{CreatePlan, CreateRequest};
+pub use create::{CreatePlan, CreateRequest, Maker};
 pub use info::{ImageReport, describe, describe_chain};
 pub use map::{MapEntry, map};
 pub use measure::measure;

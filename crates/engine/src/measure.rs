@@ -3,9 +3,9 @@
 use diskimg_chain::Node;
 use diskimg_core::driver::{Measure, MeasureInput};
 use diskimg_core::options::ParsedOptions;
-use diskimg_core::{BlockDevice, Error, ErrorKind, FormatDriver, Registry, Result};
+use diskimg_core::{BlockDevice, Error, ErrorKind, Registry, Result};
 
-use crate::create::find_creatable;
+use crate::create::Maker;
 use crate::told::failed;
 
 /// The greatest size that can be measured: above, the format's own limits have been exceeded long before.
@@ -16,18 +16,14 @@ pub use diskimg_core::size::MAX_IMAGE_SIZE;
 /// # Errors
 /// `InvalidArg` with qemu-img's wording: an unknown format or option. Where an option is at fault the message
 /// is followed by a second one that the caller prints on its own: see [`OPTIONS_REFUSED`].
-pub fn options(
-    registry: &Registry,
-    format: &str,
-    text: Option<&str>,
-) -> Result<(&'static FormatDriver, ParsedOptions)> {
-    let driver = find_creatable(registry, format)?;
+pub fn options(registry: &Registry, format: &str, text: Option<&str>) -> Result<(Maker, ParsedOptions)> {
+    let maker = Maker::find_creatable(registry, format)?;
     let protocol = crate::create::file_protocol_options(registry);
-    let mut options = ParsedOptions::new(&[driver.options, protocol]);
+    let mut options = ParsedOptions::new(&[maker.options(), protocol]);
     if let Some(text) = text {
         options.parse(text)?;
     }
-    Ok((driver, options))
+    Ok((maker, options))
 }
 
 /// Says, after the error of an option, whose option it was.
@@ -36,19 +32,15 @@ pub fn options_refused(format: &str) -> String {
     format!("Invalid options for file format '{format}'")
 }
 
-/// Measures an image of `driver` with `options` that would hold `source` (the whole chain, as its user sees it)
+/// Measures an image of `maker` with `options` that would hold `source` (the whole chain, as its user sees it)
 /// or, without a source, an empty disk of the option `size` (bytes).
 ///
 /// # Errors
 /// `Unsupported` if the format can't tell; options that contradict each other; those of reading `source`'s metadata.
-pub fn measure(
-    driver: &'static FormatDriver,
-    options: &mut ParsedOptions,
-    source: Option<&Node>,
-) -> Result<Measure> {
+pub fn measure(maker: Maker, options: &mut ParsedOptions, source: Option<&Node>) -> Result<Measure> {
     let unsupported =
-        || Error::unsupported(format!("Block driver '{}' does not support size measurement", driver.name));
-    let measure = driver.measure.ok_or_else(unsupported)?;
+        || Error::unsupported(format!("Block driver '{}' does not support size measurement", maker.name()));
+    let measure = maker.format().measure.filter(|_| maker.protocol().is_none()).ok_or_else(unsupported)?;
     if let Some(source) = source {
         options.set_number("size", source.device().len());
     }

@@ -7,17 +7,20 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 
 use diskimg_core::options::{OptKind, OptSpec, OptUse};
-use diskimg_core::protocol::{CacheMode, LockSpec, ProtocolCreate};
+use diskimg_core::protocol::{CacheMode, ProtocolCreate};
 use diskimg_core::{BlockDevice, Error, Prealloc, Result};
 use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
 
 use crate::device::{FileDevice, FileKind};
 use crate::errors::cannot_create;
-use crate::open::FileOptions;
+use crate::open::{Accepts, FileOptions};
 
 const fn option(name: &'static str, kind: OptKind, help: &'static str) -> OptSpec {
     OptSpec { name, kind, help, default: None, usage: OptUse::CREATE }
 }
+
+/// The greatest extent size hint that a file system takes, in bytes. Hints are checked, and not passed on.
+const MAX_EXTENT_SIZE_HINT: u64 = u32::MAX as u64;
 
 const SIZE: OptSpec = option("size", OptKind::Size, "Virtual disk size");
 
@@ -36,6 +39,9 @@ pub(crate) const DEVICE_OPTIONS: &[OptSpec] =
 /// Creates a regular file, or makes a device node ready.
 pub(crate) fn create(request: &ProtocolCreate<'_>) -> Result<()> {
     let filename = request.filename;
+    if request.options.get_number("extent_size_hint").is_some_and(|hint| hint > MAX_EXTENT_SIZE_HINT) {
+        return Err(Error::invalid("Extent size hint is too large"));
+    }
     let flags = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let file = OpenOptions::new()
         .read(true)
@@ -46,7 +52,7 @@ pub(crate) fn create(request: &ProtocolCreate<'_>) -> Result<()> {
         .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
         .open(filename)
         .map_err(|error| cannot_create(filename, Error::from(error)))?;
-    let options = FileOptions::new().write(true).cache(CacheMode::Unsafe).lock(Some(LockSpec::CREATE));
+    let options = FileOptions::new().write(true).cache(CacheMode::Unsafe).lock(Some(request.lock));
     let device = options.finish(filename, file)?;
     if device.kind != FileKind::Regular {
         return check_device(&device, request);
@@ -59,6 +65,19 @@ pub(crate) fn create(request: &ProtocolCreate<'_>) -> Result<()> {
         }
     }
     device.set_len(request.size, request.prealloc)
+}
+
+/// Makes an existing device node ready: there is no creating one.
+pub(crate) fn create_on_device(request: &ProtocolCreate<'_>) -> Result<()> {
+    let mut options = FileOptions::new().write(true).lock(Some(request.lock));
+    options.accepts = Accepts::Devices;
+    let device = options.open(request.filename).map_err(|error| {
+        error.context(
+            "Protocol driver 'host_device' does not support creating new images, so an existing image must be \
+             selected as the target; however, opening the given target as an existing image failed",
+        )
+    })?;
+    check_device(&device, request)
 }
 
 fn check_device(device: &FileDevice, request: &ProtocolCreate<'_>) -> Result<()> {

@@ -15,6 +15,7 @@ pub static FILE: ProtocolDriver = ProtocolDriver {
     name: "file",
     prefixes: &["file:"],
     keeps_prefix: false,
+    strong_options: &[],
     claims: None,
     create_options: create::FILE_OPTIONS,
     open: |request| open_host(request, "file", Accepts::Files),
@@ -27,10 +28,11 @@ pub static HOST_DEVICE: ProtocolDriver = ProtocolDriver {
     name: "host_device",
     prefixes: &["host_device:"],
     keeps_prefix: false,
+    strong_options: &[],
     claims: Some(is_device_name),
     create_options: create::DEVICE_OPTIONS,
     open: |request| open_host(request, "host_device", Accepts::Devices),
-    create: Some(create::create),
+    create: Some(create::create_on_device),
     remove: None,
 };
 
@@ -56,6 +58,7 @@ const fn null_protocol(
         name,
         prefixes,
         keeps_prefix: true,
+        strong_options: &["read-zeroes", "size"],
         claims: None,
         create_options: &[],
         open,

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use diskimg_core::size::MAX_IMAGE_SIZE;
 use diskimg_core::{BlockDevice, Error, Prealloc, Result, errno, to_usize};
 use rustix::fs::{FallocateFlags, fallocate, ftruncate};
 use rustix::io::Errno;
@@ -41,8 +42,9 @@ fn check_device_len(device: &FileDevice, len: u64, prealloc: Prealloc) -> Result
 fn set_file_len(device: &FileDevice, len: u64, prealloc: Prealloc) -> Result<()> {
     let _alone = device.shape.write();
     let old = device.file.metadata()?.len();
-    if prealloc != Prealloc::Off && len < old {
-        return Err(Error::unsupported("Preallocation can't be used for shrinking files"));
+    // A length that the host takes for a negative one counts as less.
+    if prealloc != Prealloc::Off && (len < old || len > MAX_IMAGE_SIZE) {
+        return Err(Error::unsupported("Cannot use preallocation for shrinking files"));
     }
     let file = &device.file;
     let done = match prealloc {

@@ -43,7 +43,8 @@ fn open(driver: &ProtocolDriver, filename: &str, write: bool) -> Result<Arc<dyn 
 fn create(driver: &ProtocolDriver, filename: &str, size: u64, prealloc: Prealloc) -> Result<()> {
     let options = ParsedOptions::new(&[driver.create_options]);
     let create = driver.create.expect("a driver that creates");
-    create(&ProtocolCreate { filename, size, prealloc, options: &options, notices: Notices::default() })
+    let (lock, notices) = (LockSpec::CREATE, Notices::default());
+    create(&ProtocolCreate { filename, size, prealloc, lock, options: &options, notices })
 }
 
 fn in_folder(folder: &tempfile::TempDir, name: &str) -> String {

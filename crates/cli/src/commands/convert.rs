@@ -301,7 +301,7 @@ impl Args {
         self.check_bitmaps(ui, sources)?;
         let cache = values::target_cache(ui, self.target.cache.as_deref())?;
         if let Some(plan) = plan {
-            let text = format!("error while converting {}", plan.driver().name);
+            let text = format!("error while converting {}", plan.maker().name());
             plan.run().map_err(|error| {
                 ui.library_error(&error.context(text).context(self.target.filename.clone()))
             })?;
@@ -336,7 +336,7 @@ impl Args {
                 given("backing_file").is_some() && given("backing_fmt").is_none(),
                 "Use of backing file requires explicit backing format",
             ),
-            (self.compress && !plan.driver().caps.contains(Caps::COMPRESS), COMPRESSION_REFUSED),
+            (self.compress && !plan.maker().format().caps.contains(Caps::COMPRESS), COMPRESSION_REFUSED),
             (
                 self.compress && (given("encrypt.format").is_some() || plan.options().get_bool("encryption")),
                 "Compression and encryption not supported at the same time",

@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 
 use diskimg::chain::OpenOptions;
+use diskimg::core::ErrorKind;
 use diskimg::core::driver::Measure;
 use diskimg::core::options::ParsedOptions;
-use diskimg::core::{ErrorKind, FormatDriver};
+use diskimg::engine::Maker;
 use diskimg::engine::measure::{self, measure};
 use serde_json::{Map, Value};
 
@@ -122,11 +123,11 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
             (Some(node), None)
         }
     };
-    let (driver, mut options) = args.target_options(ui)?;
+    let (maker, mut options) = args.target_options(ui)?;
     if let Some(size) = size {
         options.set_number("size", size);
     }
-    let measured = measure(driver, &mut options, node.as_ref()).map_err(|error| ui.library_error(&error))?;
+    let measured = measure(maker, &mut options, node.as_ref()).map_err(|error| ui.library_error(&error))?;
     ui.print(&match args.output {
         OutputFormat::Human => human(&measured),
         OutputFormat::Json => format!("{}\n", json::pretty(&to_json(&measured))),
@@ -135,7 +136,7 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
 }
 
 impl Args {
-    fn target_options(&self, ui: &Ui) -> Result<(&'static FormatDriver, ParsedOptions), Exit> {
+    fn target_options(&self, ui: &Ui) -> Result<(Maker, ParsedOptions), Exit> {
         let registry = &context(ui).registry;
         measure::options(registry, &self.target_format, self.options.as_deref()).map_err(|error| {
             let exit = ui.library_error(&error);
