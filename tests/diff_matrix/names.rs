@@ -1,7 +1,7 @@
 //! Images named by `json:`, `--image-opts`, protocol prefixes and probing, and everything that can be wrong there.
 
 use crate::fixtures::{CHAINS, LAYOUTS};
-use crate::support::case::{Case, EMPTY, Fixture};
+use crate::support::case::{Case, EMPTY, Files, Fixture};
 use crate::support::suite::group;
 
 /// All tables of this file.
@@ -32,6 +32,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(group("names", CHAINS, CHAIN));
     all.extend(group("names", LAYOUTS, DATA));
     all.extend(group("names/made", SMALL, MADE));
+    all.extend(group("names/grown", SMALL, GROWN).into_iter().map(|case| case.files(Files::Images)));
     for spec in NULLS {
         all.push(Case::new(format!("names/info/json:{spec}"), SMALL, &format!("info 'json:{spec}'")));
     }
@@ -420,6 +421,18 @@ const MADE: &[&str] = &[
     "resize -f raw r.raw 9223372035781033985",
     "resize -f file r.raw 9223372035781033985",
     "create -f raw . 1M",
+];
+
+/// A format in raw contents, which grow with it; sizes with long fractions.
+const GROWN: &[&str] = &[
+    "resize --image-opts driver=qcow2,file.driver=raw,file.file.filename=a.qcow2 8G && check a.qcow2",
+    "convert -n --target-image-opts r.raw driver=qcow2,file.driver=raw,file.file.filename=a.qcow2 && check a.qcow2",
+    "convert -n --target-image-opts r.raw driver=qcow2,file.driver=raw,file.file.driver=raw,file.file.file.filename=a.qcow2",
+    "create x 0.3333T",
+    "create x 1.123456789P",
+    "create x 0.00000001E",
+    "create x 1.7E",
+    "measure -O raw --size 3.14159265358979E",
 ];
 
 /// Options that are said not to be given (after `json:`).

@@ -26,6 +26,7 @@ mod context;
 pub mod create;
 pub mod gate;
 mod generic;
+mod growing;
 mod json;
 pub mod name;
 mod node;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use diskimg_core::options::{RuntimeOptions, RuntimeValue};
 use diskimg_core::protocol::{LockSpec, ProtocolDriver, ProtocolOpen};
-use diskimg_core::{BlockDevice, Error, Result};
+use diskimg_core::{BlockDevice, Error, FALLBACK_FORMAT, Result};
 
 use crate::generic::{Generic, first_unknown, take_only_text};
 use crate::name::{DEFAULT_PROTOCOL, gate_name, parse_protocol};
+use crate::growing::Growing;
 use crate::request::Request;
 use crate::shown::{Shown, ShownValue};
 use crate::{Context, Node};
@@ -57,7 +58,9 @@ fn open_by_driver(
     // Without a lock somebody only wants to look at the first bytes.
     request.usage.force_share |= lock.is_none();
     let node = crate::open::open_chain(ctx, request)?;
-    let device: Arc<dyn BlockDevice> = Arc::new(node.clone());
+    let grows = node.format() == FALLBACK_FORMAT && !node.device().is_read_only();
+    let device: Arc<dyn BlockDevice> =
+        if grows { Arc::new(Growing::new(node.clone())) } else { Arc::new(node.clone()) };
     let (shown, filename) = (node.shown().clone(), node.filename().to_owned());
     Ok(Storage { device, shown, filename, inside: Some(node) })
 }

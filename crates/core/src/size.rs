@@ -68,22 +68,29 @@ fn parse_suffix(text: &str) -> Result<Option<u32>, SizeError> {
     }
 }
 
-/// `0.DIGITS` times 2^shift, rounded half up; `None` for a fraction of a byte's unit.
+/// `0.DIGITS` times 2^shift, rounded half up; `None` for a fraction of a byte's unit. The fraction has the precision of a
+/// `double`, as with qemu-img.
 fn scale_fraction(digits: &str, shift: u32) -> Option<u64> {
-    // Eighteen digits decide every size below 2^60 to the byte.
-    let digits = digits.get(..digits.len().min(18)).unwrap_or_default();
+    /// Bits of a double's mantissa without the leading one.
+    const MANTISSA_BITS: u32 = 52;
+    /// The value of an exponent field of 0 is 2^-1075 times the mantissa with its leading one.
+    const UNIT_EXPONENT: u32 = 1075;
     if digits.chars().all(|c| c == '0') {
         return Some(0);
     }
     if shift == 0 {
         return None;
     }
-    let (mut value, mut unit) = (0u128, 1u128);
-    for digit in digits.chars().filter_map(|c| c.to_digit(10)) {
-        value = value * 10 + u128::from(digit);
-        unit *= 10;
+    let bits = format!("0.{digits}").parse::<f64>().ok()?.to_bits();
+    let exponent = u32::try_from(bits >> MANTISSA_BITS).ok()?.max(1);
+    let mantissa = bits & ((1 << MANTISSA_BITS) - 1) | (1 << MANTISSA_BITS);
+    // The value is mantissa times 2^(exponent - 1075): at most 1, so that its unit is at least 52 bits down.
+    let (up, down) = (shift.checked_add(exponent)?, UNIT_EXPONENT);
+    if up >= down {
+        return mantissa.checked_shl(up - down);
     }
-    u64::try_from(((value << shift) * 2 + unit) / (unit * 2)).ok()
+    let half = 1_u64.checked_shl(down - up - 1).unwrap_or(0);
+    Some(mantissa.checked_add(half)?.checked_shr(down - up).unwrap_or(0))
 }
 
 /// An option's size.
@@ -156,6 +163,12 @@ mod tests {
             ("1.0", 1),
             ("1.0b", 1),
             ("7E", 7 << 60),
+            // As exact as a double, and no more.
+            ("7.9999E", 9_223_256_744_704_315_136),
+            ("0.00000000000000000001E", 0),
+            ("0.99999999999999999999k", 1024),
+            ("0.0009765625k", 1),
+            ("0.3333k", 341),
             ("18446744073709551615", u64::MAX),
         ];
         for (text, bytes) in good {

@@ -143,7 +143,7 @@ impl BlockDevice for RawImage {
             return Ok(Extent { len, flags: below.flags & ExtentFlags::UNSPECIFIED, host: below.host });
         }
         let nature = below.flags & (ExtentFlags::DATA | ExtentFlags::ZERO);
-        Ok(Extent { len, flags: ExtentFlags::PRESENT | nature, host: below.host.or(Some(here)) })
+        Ok(Extent { len, flags: ExtentFlags::PRESENT | nature, host: below.host })
     }
 
     fn copy_from(&self, offset: u64, source: HostRef<'_>, len: u64) -> Result<u64> {
