@@ -21,6 +21,8 @@ mod create;
 mod fixtures;
 #[path = "diff_matrix/info.rs"]
 mod info;
+#[path = "diff_matrix/layout.rs"]
+mod layout;
 #[path = "diff_matrix/locks.rs"]
 mod locks;
 #[path = "diff_matrix/map.rs"]
@@ -31,6 +33,8 @@ mod measure;
 mod names;
 #[path = "diff_matrix/open.rs"]
 mod open;
+#[path = "diff_matrix/pending.rs"]
+mod pending;
 #[path = "diff_matrix/resize.rs"]
 mod resize;
 mod support;
@@ -55,7 +59,7 @@ fn main() -> std::process::ExitCode {
     ];
     support::suite::run_cases(
         tables.into_iter().flatten().collect(),
-        accepted::ACCEPTED,
+        [accepted::ACCEPTED, layout::LAYOUT, pending::PENDING].concat(),
         alone::tests(),
         LEAST,
     )

@@ -165,7 +165,8 @@ pub struct Accepted {
 }
 
 /// Runs tests made of cases, and `more`; `least` is the number of command lines that there must be.
-pub fn run_cases(cases: Vec<Case>, accepted: &'static [Accepted], more: Vec<Test>, least: usize) -> ExitCode {
+pub fn run_cases(cases: Vec<Case>, accepted: Vec<Accepted>, more: Vec<Test>, least: usize) -> ExitCode {
+    let accepted: &'static [Accepted] = accepted.leak();
     let commands: usize = cases.iter().map(Case::command_count).sum();
     let mut names = HashSet::new();
     let twice: Vec<String> =
