@@ -11,7 +11,11 @@ pub const ACCEPTED: &[Accepted] = &[
     },
     Accepted { case: "create over/bases: create -f qcow2 base.qcow2 3P", what: &["names"], reason: KEPT },
     Accepted { case: "locks/hold -f raw a.raw: create -f qcow2 a.raw 1M", what: &["names"], reason: KEPT },
-    Accepted { case: "convert/source: convert -t bogus s.raw out.raw", what: &["names"], reason: CHECKED_FIRST },
+    Accepted {
+        case: "convert/source: convert -t bogus s.raw out.raw",
+        what: &["names"],
+        reason: CHECKED_FIRST,
+    },
     Accepted { case: "convert/source: convert -t '' s.raw out.raw", what: &["names"], reason: CHECKED_FIRST },
     Accepted {
         case: "create data file/bases: create -f qcow2 -o data_file=a.qcow2 a.qcow2 1M",
@@ -89,7 +93,8 @@ const KEPT: &str =
 
 const OTHER_BASE: &str = "what only a middle layer of the source holds is lost by qemu-img when the target is put on a deeper layer";
 
-const CHECKED_FIRST: &str = "qemu-img makes the target, and empties one that was there, before it looks at the cache mode";
+const CHECKED_FIRST: &str =
+    "qemu-img makes the target, and empties one that was there, before it looks at the cache mode";
 
 const SAME_FILE: &str = "an image that shall be its own data file is refused for another of its locks";
 

@@ -54,7 +54,8 @@ const TABLES: &str = "where its tables lie, and so where the file ends";
 
 const STALE: &str = "bytes that a shrunken disk left behind its end come back in qemu-img when it grows";
 
-const HIDDEN: &str = "qemu-img zeroes all that a grown overlay gains; ours as much as the backing file would show";
+const HIDDEN: &str =
+    "qemu-img zeroes all that a grown overlay gains; ours as much as the backing file would show";
 
 const NEWLINE: &str = "the hint about bitmaps that another program left behind ends with a newline";
 

@@ -11,8 +11,14 @@ pub const PENDING: &[Accepted] = &[
     pending("convert/snapshots: convert -l snapshot.id=1 -O raw a.qcow2 out.raw", SNAPSHOT),
     pending("convert/snapshots: convert -l snapshot.id=9 -O raw a.qcow2 out.raw", SNAPSHOT),
     pending("convert/snapshots: convert -l snapshot.name=second -O raw a.qcow2 out.raw", SNAPSHOT),
-    pending("convert/snapshots: convert -l snapshot.id=1,snapshot.name=first -O raw a.qcow2 out.raw", SNAPSHOT),
-    pending("convert/snapshots: convert -l snapshot.id=1,snapshot.name=second -O raw a.qcow2 out.raw", SNAPSHOT),
+    pending(
+        "convert/snapshots: convert -l snapshot.id=1,snapshot.name=first -O raw a.qcow2 out.raw",
+        SNAPSHOT,
+    ),
+    pending(
+        "convert/snapshots: convert -l snapshot.id=1,snapshot.name=second -O raw a.qcow2 out.raw",
+        SNAPSHOT,
+    ),
     pending("convert/snapshots: convert -l nosuch -O raw a.qcow2 out.raw", SNAPSHOT),
     pending("convert/source: convert -l nosuch s.qcow2 out.raw", SNAPSHOT),
     pending("convert/source: convert -l '' s.qcow2 out.raw", SNAPSHOT),

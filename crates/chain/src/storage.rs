@@ -7,8 +7,8 @@ use diskimg_core::protocol::{LockSpec, ProtocolDriver, ProtocolOpen};
 use diskimg_core::{BlockDevice, Error, FALLBACK_FORMAT, Result};
 
 use crate::generic::{Generic, first_unknown, take_only_text};
-use crate::name::{DEFAULT_PROTOCOL, gate_name, parse_protocol};
 use crate::growing::Growing;
+use crate::name::{DEFAULT_PROTOCOL, gate_name, parse_protocol};
 use crate::request::Request;
 use crate::shown::{Shown, ShownValue};
 use crate::{Context, Node};

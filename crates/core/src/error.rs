@@ -145,17 +145,16 @@ impl Error {
     /// [`Error::chain`] does not show them.
     #[must_use]
     pub fn summarised(self, message: impl Into<Cow<'static, str>>) -> Self {
-        let message: Cow<'static, str> = message.into();
+        let text = format!("{}: {}", message.into(), self.strerror());
+        self.told_as(text)
+    }
+
+    /// The same with `message` alone.
+    #[must_use]
+    pub fn told_as(self, message: impl Into<Cow<'static, str>>) -> Self {
         let (kind, errno, hint) = (self.kind(), Some(self.errno()), None);
-        let text = format!("{message}: {}", self.strerror()).into();
-        Self(Box::new(Inner {
-            kind,
-            message: text,
-            errno,
-            hint,
-            source: Some(Box::new(self)),
-            summary: true,
-        }))
+        let source: Option<Source> = Some(Box::new(self));
+        Self(Box::new(Inner { kind, message: message.into(), errno, hint, source, summary: true }))
     }
 
     /// Adds a hint: lines that a command prints after the message.

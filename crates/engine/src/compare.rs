@@ -298,10 +298,8 @@ fn sector_offset(mut sectors: impl Iterator<Item = bool>) -> Option<u64> {
 }
 
 fn status_of(node: &Node, range: ByteRange) -> Result<Status<'_>> {
-    node.status(range).map_err(|error| {
-        let text = format!("Sector allocation test failed for {}", node.name());
-        Error::new(error.kind(), text).with_errno(error.errno())
-    })
+    let text = || format!("Sector allocation test failed for {}", node.name());
+    node.status(range).map_err(|error| error.told_as(text()))
 }
 
 /// A sector that can't be read.
