@@ -31,6 +31,8 @@ mod map;
 mod measure;
 #[path = "diff_matrix/names.rs"]
 mod names;
+#[path = "diff_matrix/odd.rs"]
+mod odd;
 #[path = "diff_matrix/open.rs"]
 mod open;
 #[path = "diff_matrix/pending.rs"]
@@ -54,6 +56,7 @@ fn main() -> std::process::ExitCode {
         map::cases(),
         measure::cases(),
         names::cases(),
+        odd::cases(),
         open::cases(),
         resize::cases(),
     ];
