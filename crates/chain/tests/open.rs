@@ -354,3 +354,24 @@ fn folders_and_lists_look_behind_links() {
     assert!(admits(&listed, &path("sub/../base")) && admits(&listed, &path("link")));
     assert!(!admits(&listed, &path("top")) && !admits(&listed, "nbd:x"));
 }
+
+#[test]
+fn raw_contents_grow_with_the_format_in_them() {
+    put_layer("grow.layer", "", "", 1024);
+    let name = "json:{'driver':'layer','file':{'driver':'raw','file.filename':'grow.layer'}}";
+    let node = Node::open(&context(), &ImageSpec::name(name), &OpenOptions::write()).unwrap();
+    assert_eq!(node.holder_name(), Some("grow.layer"));
+    let child = node.image().children().remove(0).device;
+    let end = child.len();
+    assert!(child.limits().growable);
+    child.write_at(end + 512, &[3; 512]).unwrap();
+    assert_eq!(child.len(), end + 1024);
+    let mut bytes = [9; 1024];
+    child.read_at(end, &mut bytes).unwrap();
+    assert_eq!((bytes[0], bytes[1023]), (0, 3));
+    // A disk's user can't do that.
+    let raw = ImageSpec::name("json:{'driver':'raw','file.filename':'grow.layer'}");
+    drop(node);
+    let node = Node::open(&context(), &raw, &OpenOptions::write()).unwrap();
+    assert!(node.device().write_at(node.device().len(), &[1; 512]).is_err());
+}

@@ -172,8 +172,11 @@ impl BlockDevice for Plain {
     fn flush(&self) -> Result<()> {
         self.storage.flush()
     }
-    fn set_len(&self, _: u64, _: Prealloc) -> Result<()> {
-        Err(Error::unsupported("resizing"))
+    fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {
+        match self.len {
+            Some(_) => Err(Error::unsupported("resizing")),
+            None => self.storage.set_len(self.offset + len, prealloc),
+        }
     }
     fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {
         if self.len.is_some() {
