@@ -19,14 +19,19 @@ use crate::subject::{FormatSubject, Subject};
 /// # Panics
 /// If it is not.
 pub fn options_agree(driver: &'static FormatDriver) {
+    for usage in [OptUse::CREATE, OptUse::AMEND] {
+        let known = ParsedOptions::for_usage(&[driver.options], usage).table().len();
+        let listed = driver.options.iter().filter(|spec| spec.usage.contains(usage)).count();
+        assert_eq!(known, listed, "{}: an option is there twice", driver.name);
+    }
     let parsed = ParsedOptions::new(&[driver.options]);
-    assert_eq!(parsed.table().len(), driver.options.len(), "{}: an option is there twice", driver.name);
     for spec in driver.options {
         let place = format!("{}: option {}", driver.name, spec.name);
         assert!(!spec.name.is_empty() && !spec.usage.is_empty(), "{place}: no name or use");
         assert!(spec.usage.contains(OptUse::HIDDEN) || !spec.help.is_empty(), "{place}: no help");
         if let Some(default) = spec.default {
-            let mut parsed = parsed.clone();
+            let mut parsed =
+                ParsedOptions::for_usage(&[driver.options], spec.usage & (OptUse::CREATE | OptUse::AMEND));
             parsed.set(spec.name, default).unwrap_or_else(|error| panic!("{place}: default: {error:?}"));
             assert!(parsed.get(spec.name).is_some(), "{place}: default has no value");
         }
