@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use diskimg_core::Registry;
 use diskimg_core::driver::Notices;
 use diskimg_core::opener::Gate;
+use diskimg_core::{Registry, Secrets};
 
 use crate::gate::Permissive;
 
-/// The drivers that are known, the gate that referenced files have to pass, and where notices go.
+/// The drivers that are known, the gate that referenced files have to pass, secrets, and where notices go.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// Formats and protocols.
@@ -17,13 +17,15 @@ pub struct Context {
     pub gate: Arc<dyn Gate>,
     /// Where warnings go.
     pub notices: Notices,
+    /// Passwords and keys that options name.
+    pub secrets: Arc<Secrets>,
 }
 
 impl Context {
-    /// The drivers of `registry`, every reference admitted (as qemu-img does), notices dropped.
+    /// The drivers of `registry`, every reference admitted (as qemu-img does), notices dropped, no secrets.
     #[must_use]
     pub fn new(registry: Registry) -> Self {
-        Self { registry, gate: Arc::new(Permissive), notices: Notices::default() }
+        Self { registry, gate: Arc::new(Permissive), notices: Notices::default(), secrets: Arc::default() }
     }
 
     /// The same with another gate.
@@ -37,6 +39,12 @@ impl Context {
     #[must_use]
     pub fn with_notices(mut self, notices: Notices) -> Self {
         self.notices = notices;
+        self
+    }
+    /// The same with `secrets`.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Secrets) -> Self {
+        self.secrets = Arc::new(secrets);
         self
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diskimg_core::opener::{Mode, Opener, ReferenceKind};
 use diskimg_core::options::{ParsedOptions, RuntimeOptions};
 use diskimg_core::protocol::{LockSpec, ProtocolCreate};
-use diskimg_core::{BlockDevice, Error, Prealloc, Registry, Result};
+use diskimg_core::{BlockDevice, Error, Prealloc, Registry, Result, Secret};
 
 use crate::name::{gate_name, parse_protocol};
 use crate::request::{Request, Trust, Usage};
@@ -81,5 +81,8 @@ impl Opener for ChainOpener {
 
     fn registry(&self) -> Option<Registry> {
         Some(self.ctx.registry.clone())
+    }
+    fn secret(&self, id: &str) -> Result<Secret> {
+        self.ctx.secrets.get(id)
     }
 }

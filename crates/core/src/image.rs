@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use crate::amend::Amend;
+use crate::bitmap::Bitmaps;
 use crate::device::BlockDevice;
 use crate::driver::FormatDriver;
 use crate::error::Result;
 use crate::info::ImageInfo;
 use crate::progress::Task;
 use crate::reserve::Reservation;
+use crate::snapshot::Snapshots;
 
 /// The backing file as an image names it: a name and a format, not an open file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +52,21 @@ pub trait Image: BlockDevice {
 
     /// The consistency check, if the format has one.
     fn as_check(&self) -> Option<&dyn Check> {
+        None
+    }
+
+    /// Snapshots inside the image, if the format has them.
+    fn as_snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+
+    /// Persistent dirty bitmaps, if the format has them.
+    fn as_bitmaps(&self) -> Option<&dyn Bitmaps> {
+        None
+    }
+
+    /// Amending, if the format can do it.
+    fn as_amend(&self) -> Option<&dyn Amend> {
         None
     }
 

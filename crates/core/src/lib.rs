@@ -14,6 +14,8 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod amend;
+mod bitmap;
 mod cursor;
 mod device;
 pub mod driver;
@@ -31,9 +33,13 @@ mod range;
 mod read;
 mod registry;
 mod reserve;
+mod secret;
 pub mod size;
+mod snapshot;
 mod zero;
 
+pub use amend::{Amend, AmendInput};
+pub use bitmap::{BitmapInfo, Bitmaps, NewBitmap};
 pub use cursor::Cursor;
 pub use device::{BlockDevice, Description, Limits, Prealloc, ZeroMode, read_only_error};
 pub use driver::FormatDriver;
@@ -51,4 +57,6 @@ pub use range::{ByteRange, align_down, align_up, len_u64, to_usize};
 pub use read::{Fields, read_table, read_zero_padded};
 pub use registry::{FALLBACK_FORMAT, FALLBACK_PROTOCOL, Probed, Registry};
 pub use reserve::{Piece, Publish, Reservation};
+pub use secret::{Secret, Secrets, unknown_secret};
+pub use snapshot::{NewSnapshot, SnapshotKey, Snapshots};
 pub use zero::is_zero;

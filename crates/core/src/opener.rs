@@ -7,6 +7,7 @@ use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RuntimeOptions;
 use crate::registry::Registry;
+use crate::secret::{Secret, unknown_secret};
 
 /// Why an image refers to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,14 @@ pub trait Opener: Send + Sync + Debug {
     /// `None` if the opener does not know; such an image then refuses writes to its first sector.
     fn registry(&self) -> Option<Registry> {
         None
+    }
+
+    /// The password or key that options name by `id`.
+    ///
+    /// # Errors
+    /// `InvalidArg` if there is none.
+    fn secret(&self, id: &str) -> Result<Secret> {
+        Err(unknown_secret(id))
     }
 }
 

@@ -13,6 +13,8 @@ use diskimg_core::{
     read_only_error,
 };
 
+use parking_lot::RwLock;
+
 use crate::bitmap_directory::Bitmap;
 use crate::check::{self, CheckInput};
 use crate::features;
@@ -40,8 +42,8 @@ pub(crate) struct Qcow2 {
     len: AtomicU64,
     mode: OpenMode,
     backing: Option<BackingRef>,
-    snapshots: Vec<Snapshot>,
-    bitmaps: Vec<Bitmap>,
+    pub(crate) snapshots: RwLock<Vec<Snapshot>>,
+    pub(crate) bitmaps: RwLock<Vec<Bitmap>>,
     filename: String,
     preallocated: OnceLock<bool>,
     changed: AtomicBool,
@@ -81,8 +83,8 @@ impl Qcow2 {
             len: AtomicU64::new(len),
             mode: parts.mode,
             backing,
-            snapshots: parts.snapshots.snapshots,
-            bitmaps: parts.bitmaps,
+            snapshots: RwLock::new(parts.snapshots.snapshots),
+            bitmaps: RwLock::new(parts.bitmaps),
             filename: parts.filename,
             preallocated: OnceLock::new(),
             changed: AtomicBool::new(false),
@@ -112,16 +114,16 @@ impl Qcow2 {
     }
 
     pub(crate) fn has_snapshots(&self) -> bool {
-        !self.snapshots.is_empty()
+        !self.snapshots.read().is_empty()
     }
 
     pub(crate) fn has_bitmaps(&self) -> bool {
-        !self.bitmaps.is_empty()
+        !self.bitmaps.read().is_empty()
     }
 
     /// A bitmap that nothing can be done with but removing it.
-    pub(crate) fn inconsistent_bitmap(&self) -> Option<&str> {
-        self.bitmaps.iter().find(|bitmap| bitmap.is_in_use()).map(|bitmap| bitmap.name.as_str())
+    pub(crate) fn inconsistent_bitmap(&self) -> Option<String> {
+        self.bitmaps.read().iter().find(|bitmap| bitmap.is_in_use()).map(|bitmap| bitmap.name.clone())
     }
 
     /// Called before every change: refuses it where nothing may be written, and takes back the word of autoclear bits.
@@ -267,7 +269,7 @@ impl Image for Qcow2 {
     }
 
     fn info(&self) -> Result<ImageInfo> {
-        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots, &self.bitmaps))
+        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots.read(), &self.bitmaps.read()))
     }
 
     fn backing(&self) -> Option<BackingRef> {
@@ -294,6 +296,7 @@ impl Check for Qcow2 {
         if self.mode.write {
             self.meta.flush()?;
         }
+        let bitmaps = self.bitmaps.read();
         self.meta.with_tables(|tables| {
             let input = CheckInput {
                 storage: &*self.storage,
@@ -301,7 +304,7 @@ impl Check for Qcow2 {
                 geo: self.meta.geo,
                 l1: tables.l1,
                 reftable: tables.reftable,
-                bitmaps: &self.bitmaps,
+                bitmaps: &bitmaps,
                 data_file: self.data_file.is_some(),
             };
             check::check(input, repair, say, task)

@@ -1,0 +1,94 @@
+//! [`Secrets`]: passwords and keys by their identifiers. They are wiped from memory when the last holder lets go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+
+/// A password or a key. It is never printed.
+#[derive(Clone)]
+pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
+
+impl Secret {
+    /// The bytes of `value`, which is wiped in the end.
+    #[must_use]
+    pub fn new(value: Vec<u8>) -> Self {
+        Self(Arc::new(Zeroizing::new(value)))
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// It as a password: UTF-8, up to the first NUL. `id` is for the error.
+    ///
+    /// # Errors
+    /// `InvalidArg` where it is not UTF-8.
+    pub fn password(&self, id: &str) -> Result<&[u8]> {
+        if std::str::from_utf8(self.bytes()).is_err() {
+            return Err(Error::invalid(format!("Data from secret {id} is not valid UTF-8")));
+        }
+        Ok(self.bytes().split(|byte| *byte == 0).next().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Secrets by identifier, as a plain value.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets(BTreeMap<String, Secret>);
+
+impl Secrets {
+    /// Adds a secret; false (and nothing changed) if the identifier is taken.
+    pub fn add(&mut self, id: &str, secret: Secret) -> bool {
+        if self.0.contains_key(id) {
+            return false;
+        }
+        self.0.insert(id.to_owned(), secret);
+        true
+    }
+
+    /// The secret called `id`.
+    ///
+    /// # Errors
+    /// `InvalidArg` if there is none.
+    pub fn get(&self, id: &str) -> Result<Secret> {
+        self.0.get(id).cloned().ok_or_else(|| unknown_secret(id))
+    }
+}
+
+/// The error for an identifier that no secret has.
+#[must_use]
+pub fn unknown_secret(id: &str) -> Error {
+    Error::invalid(format!("No secret with id '{id}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_end_at_a_nul_and_are_text() {
+        let secret = Secret::new(b"abc\0def".to_vec());
+        assert_eq!(secret.password("s").unwrap(), b"abc");
+        assert!(Secret::new(vec![0xff]).password("s").is_err());
+    }
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        let mut secrets = Secrets::default();
+        assert!(secrets.add("s", Secret::new(b"hunter2".to_vec())));
+        assert!(!secrets.add("s", Secret::new(Vec::new())));
+        assert!(!format!("{secrets:?}").contains("hunter2"));
+        assert_eq!(secrets.get("x").unwrap_err().to_string(), "No secret with id 'x'");
+    }
+}
