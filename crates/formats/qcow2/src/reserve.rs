@@ -104,6 +104,7 @@ impl CompressedClusters for Qcow2 {
         if !geo.is_aligned(offset) || payload_len == 0 || payload_len >= geo.cluster_size() {
             return Err(Error::invalid("a compressed payload belongs to a whole cluster and is shorter"));
         }
+        let _shared = self.change_gate.read();
         self.before_change()?;
         let cluster = offset >> geo.cluster_bits;
         let claim = self.meta.inflight.claim(cluster..cluster + 1);

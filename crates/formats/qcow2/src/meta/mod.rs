@@ -19,7 +19,9 @@ pub(crate) mod refcounts;
 mod requests;
 mod slices;
 mod survey;
+mod switch;
 mod table;
+mod trees;
 mod write_back;
 
 use std::collections::HashSet;
@@ -37,6 +39,7 @@ pub(crate) use l2::SliceView;
 pub(crate) use overlap::FixedArea;
 pub(crate) use requests::NewEntry;
 pub(crate) use table::MemTable;
+pub(crate) use trees::Shift;
 
 use crate::entry::{L1Entry, REFTABLE_RESERVED};
 use crate::geometry::Geometry;
@@ -89,6 +92,8 @@ pub(crate) struct Meta {
     writable: bool,
     /// Corruption was found and reported.
     reported: AtomicBool,
+    /// Nobody knows what the header on the host is.
+    given_up: AtomicBool,
 }
 
 /// What is known in memory; behind one lock.
@@ -174,6 +179,7 @@ impl Meta {
             notices: parts.notices,
             writable: parts.writable,
             reported: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
         }
     }
 
