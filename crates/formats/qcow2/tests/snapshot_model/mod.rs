@@ -1,5 +1,5 @@
 //! An image with snapshots beside a model that keeps a copy of everything.
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 use std::sync::Arc;
 
