@@ -64,6 +64,7 @@ pub fn run_shrinking<T: Clone + Debug>(ops: &[T], run: impl Fn(&[T])) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Op;
 
     #[test]
     fn only_what_is_needed_is_left() {
