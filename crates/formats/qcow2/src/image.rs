@@ -8,16 +8,15 @@ use std::sync::{Arc, OnceLock};
 
 use diskimg_core::driver::{Notices, OpenMode};
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description, Error,
-    Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Snapshots, Task,
-    ZeroMode, read_only_error,
+    BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description,
+    Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Snapshots,
+    Task, ZeroMode, read_only_error,
 };
 
 use parking_lot::RwLock;
 
-use crate::bitmap_directory::Bitmap;
+use crate::bitmaps::{BitmapSet, Recording};
 use crate::check::{self, CheckInput, Repairable};
-use crate::features;
 use crate::header::{Header, SECTOR};
 use crate::meta::{FixedArea, Meta, MetaParts};
 use crate::open::Parts;
@@ -47,10 +46,9 @@ pub(crate) struct Qcow2 {
     pub(crate) mode: OpenMode,
     backing: Option<BackingRef>,
     pub(crate) snapshots: RwLock<Vec<Snapshot>>,
-    pub(crate) bitmaps: RwLock<Vec<Bitmap>>,
+    pub(crate) bitmaps: BitmapSet,
     pub(crate) filename: String,
     preallocated: OnceLock<bool>,
-    changed: AtomicBool,
     has_new_payloads: AtomicBool,
 }
 
@@ -91,10 +89,9 @@ impl Qcow2 {
             mode: parts.mode,
             backing,
             snapshots: RwLock::new(parts.snapshots.snapshots),
-            bitmaps: RwLock::new(parts.bitmaps),
+            bitmaps: BitmapSet::new(parts.bitmaps),
             filename: parts.filename,
             preallocated: OnceLock::new(),
-            changed: AtomicBool::new(false),
             has_new_payloads: AtomicBool::new(false),
         }
     }
@@ -125,12 +122,7 @@ impl Qcow2 {
     }
 
     pub(crate) fn has_bitmaps(&self) -> bool {
-        !self.bitmaps.read().is_empty()
-    }
-
-    /// A bitmap that nothing can be done with but removing it.
-    pub(crate) fn inconsistent_bitmap(&self) -> Option<String> {
-        self.bitmaps.read().iter().find(|bitmap| bitmap.is_in_use()).map(|bitmap| bitmap.name.clone())
+        !self.bitmaps.is_empty()
     }
 
     /// Refuses to change anything where nothing may be written.
@@ -138,13 +130,18 @@ impl Qcow2 {
         if self.mode.write { self.meta.check_usable() } else { Err(read_only_error()) }
     }
 
-    /// Called before every change: refuses it where nothing may be written, and takes back the word of autoclear bits.
+    /// Called before every change: refuses it where nothing may be written, and lets bitmaps record. Before a change of
+    /// what the guest reads there is [`Qcow2::before_write`].
     pub(crate) fn before_change(&self) -> Result<()> {
         self.check_writable()?;
-        if !self.changed.swap(true, Ordering::AcqRel) && self.has_bitmaps() {
-            self.meta.clear_autoclear(features::BITMAPS)?;
-        }
-        Ok(())
+        self.begin_recording()
+    }
+
+    /// Called before every change of what the guest reads in `range`: bitmaps record it when what is returned is dropped.
+    pub(crate) fn before_write(&self, range: ByteRange) -> Result<Recording<'_>> {
+        let recording = self.bitmaps.record(range);
+        self.before_change()?;
+        Ok(recording)
     }
 
     /// Payloads need not end on a sector: the file is rounded up when the image is closed.
@@ -291,7 +288,7 @@ impl Image for Qcow2 {
     }
 
     fn info(&self) -> Result<ImageInfo> {
-        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots.read(), &self.bitmaps.read()))
+        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots.read(), &self.bitmaps.stored()))
     }
 
     fn backing(&self) -> Option<BackingRef> {
@@ -312,6 +309,10 @@ impl Image for Qcow2 {
         Some(self)
     }
 
+    fn as_bitmaps(&self) -> Option<&dyn Bitmaps> {
+        Some(self)
+    }
+
     fn as_compressed(&self) -> Option<&dyn CompressedClusters> {
         Some(self)
     }
@@ -325,7 +326,7 @@ impl Check for Qcow2 {
         if self.mode.write {
             self.meta.flush()?;
         }
-        let bitmaps = self.bitmaps.read();
+        let bitmaps = self.bitmaps.stored();
         self.meta.with_tables(|tables| {
             let input = CheckInput {
                 storage: &*self.storage,
@@ -346,7 +347,7 @@ impl Qcow2 {
         if !self.mode.write {
             return Err(read_only_error());
         }
-        let bitmaps = self.bitmaps.read();
+        let bitmaps = self.bitmaps.stored();
         self.meta.overhaul(|parts| {
             let mut image = Repairable {
                 storage: &*self.storage,
@@ -369,6 +370,7 @@ impl Qcow2 {
 impl Drop for Qcow2 {
     fn drop(&mut self) {
         if self.mode.write && self.meta.check_usable().is_ok() {
+            self.close_bitmaps();
             let _ = self.round_up_file();
             self.meta.close();
         }

@@ -44,7 +44,7 @@ impl Drop for Unpublished<'_> {
 impl Qcow2 {
     /// Writes `buf` at guest byte `offset`.
     pub(crate) fn write_guest(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        self.before_change()?;
+        let _recorded = self.before_write(ByteRange::new(offset, len_u64(buf)))?;
         self.write_bytes(offset, buf)
     }
 

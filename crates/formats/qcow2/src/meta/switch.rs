@@ -3,7 +3,7 @@
 //! All fields that say where tables are, the disk's size and the dirty bit stand in one sector of the header, so any
 //! of them change together in one write that a crash leaves done or not done.
 
-use diskimg_core::{ByteRange, Error, ErrorKind, Result, errno};
+use diskimg_core::{ByteRange, Error, ErrorKind, Result, errno, to_usize};
 
 use super::Meta;
 use super::alloc::Clusters;
@@ -70,30 +70,22 @@ impl Meta {
         Ok(true)
     }
 
-    /// Clusters for a table of `len` bytes; none for an empty one. Errors of the allocation are the caller's to tell.
+    /// Clusters for a table of `len` bytes; none for an empty one.
     ///
     /// # Errors
     /// `Limit`, `NoSpace`, the storage's.
-    pub(crate) fn allocate_area(&self, len: u64) -> Result<ByteRange> {
+    pub(crate) fn allocate_table(&self, len: u64) -> Result<ByteRange> {
         if len == 0 {
             return Ok(ByteRange::default());
         }
-        let mut from = 0;
-        let count = self.geo.clusters_for(len);
-        let clusters = self.change(|state| state.allocate_exactly(count, &mut from))?;
-        let range = clusters.bytes(&self.geo);
-        if let Err(error) = self.check_overlap(range) {
-            self.free_area(range)?;
-            return Err(error);
-        }
-        Ok(range)
+        Ok(self.allocate_area(len)?.bytes(&self.geo))
     }
 
     /// Gives back the clusters that hold `range`, to which nothing on the host refers.
     ///
     /// # Errors
     /// The storage's.
-    pub(crate) fn free_area(&self, range: ByteRange) -> Result<()> {
+    pub(crate) fn free_table(&self, range: ByteRange) -> Result<()> {
         if range.is_empty() {
             return Ok(());
         }
@@ -103,10 +95,13 @@ impl Meta {
     /// Writes a table into clusters of its own, padded with zeros.
     ///
     /// # Errors
-    /// The storage's.
-    pub(crate) fn write_area(&self, area: ByteRange, mut bytes: Vec<u8>) -> Result<()> {
-        bytes.resize(diskimg_core::to_usize(area.len), 0);
-        self.storage.write_at(area.start, &bytes)
+    /// `Corrupt` where that would hit other metadata; the storage's.
+    pub(crate) fn write_table(&self, area: ByteRange, mut bytes: Vec<u8>) -> Result<()> {
+        if area.is_empty() {
+            return Ok(());
+        }
+        bytes.resize(to_usize(area.len), 0);
+        self.write_area(area.start, &bytes)
     }
 
     /// Writes the entries of an L1 table into clusters of its own.
@@ -114,7 +109,7 @@ impl Meta {
     /// # Errors
     /// The storage's.
     pub(crate) fn write_l1(&self, area: ByteRange, entries: &[u64]) -> Result<()> {
-        self.write_area(area, table_bytes(entries))
+        self.write_table(area, table_bytes(entries))
     }
 
     /// Uses `entries`, which stand at `offset` already and which the header names, as the active L1 table from now on.

@@ -21,9 +21,9 @@ impl Qcow2 {
         let entries = geo.l1_entries_for(snapshot.disk_size).max(old.len() as u64);
         let new = padded(tree.iter().map(|entry| entry & !COPIED).collect(), entries);
         let l1_size = as_u32(new.len() as u64)?;
-        let area = self.meta.allocate_area(new.len() as u64 * 8)?;
+        let area = self.meta.allocate_table(new.len() as u64 * 8)?;
         if let Err(error) = self.meta.shift_tree(&tree, Shift::Up) {
-            let _ = self.meta.free_area(area);
+            let _ = self.meta.free_table(area);
             return Err(error);
         }
         let switched = self.meta.write_l1(area, &new).and_then(|()| {
@@ -34,7 +34,7 @@ impl Qcow2 {
         });
         if let Err(error) = switched {
             // What can't be undone is leaked.
-            let _ = self.meta.shift_tree(&tree, Shift::Down).and_then(|()| self.meta.free_area(area));
+            let _ = self.meta.shift_tree(&tree, Shift::Down).and_then(|()| self.meta.free_table(area));
             return Err(error);
         }
         self.contents.replace(|| {
@@ -45,7 +45,7 @@ impl Qcow2 {
         self.meta.epochs.wait_for_all();
         self.decompression.forget();
         self.meta.shift_tree(&old, Shift::Down)?;
-        self.meta.free_area(old_area)?;
+        self.meta.free_table(old_area)?;
         self.meta.flush()
     }
 }

@@ -44,7 +44,7 @@ impl Qcow2 {
         };
         let info = list.last().map(Snapshot::info).unwrap_or_default();
         self.adopt_snapshots(list);
-        self.meta.free_area(old_table)?;
+        self.meta.free_table(old_table)?;
         self.drop_vm_state()?;
         self.meta.flush()?;
         Ok(info)
@@ -75,12 +75,12 @@ impl Qcow2 {
     /// Counts the active tree twice and writes the tables of the new snapshot, the last of `list`.
     fn share_active(&self, list: &mut [Snapshot], started: &mut Started) -> Result<()> {
         let l1 = self.meta.with_tables(|tables| tables.l1.to_vec());
-        started.l1 = self.meta.allocate_area(l1.len() as u64 * 8)?;
+        started.l1 = self.meta.allocate_table(l1.len() as u64 * 8)?;
         if let Some(new) = list.last_mut() {
             new.l1_offset = started.l1.start;
         }
         let bytes = table::encode(list)?;
-        started.table = self.meta.allocate_area(bytes.len() as u64)?;
+        started.table = self.meta.allocate_table(bytes.len() as u64)?;
         started.set_dirty = self.meta.set_dirty(true)?;
         started.flags_changed = true;
         self.meta.shift_tree(&l1, Shift::Up)?;
@@ -88,7 +88,7 @@ impl Qcow2 {
         self.meta.clear_copied_in_l1();
         let plain: Vec<u64> = l1.iter().map(|entry| entry & !COPIED).collect();
         self.meta.write_l1(started.l1, &plain)?;
-        self.meta.write_area(started.table, bytes)
+        self.meta.write_table(started.table, bytes)
     }
 
     fn undo_create(&self, started: &Started) -> Result<()> {
@@ -96,8 +96,8 @@ impl Qcow2 {
             let l1 = self.meta.with_tables(|tables| tables.l1.to_vec());
             self.meta.shift_tree(&l1, Shift::Down)?;
         }
-        self.meta.free_area(started.l1)?;
-        self.meta.free_area(started.table)?;
+        self.meta.free_table(started.l1)?;
+        self.meta.free_table(started.table)?;
         if started.flags_changed {
             self.meta.refresh_copied()?;
         }

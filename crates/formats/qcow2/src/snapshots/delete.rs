@@ -17,9 +17,9 @@ impl Qcow2 {
         let bytes = table::encode(&mut list)?;
         let count = as_u32(list.len() as u64)?;
         let old_table = self.table_area();
-        let new_table = self.meta.allocate_area(bytes.len() as u64)?;
+        let new_table = self.meta.allocate_table(bytes.len() as u64)?;
         let sets_dirty = self.meta.header().incompatible & DIRTY == 0;
-        let switched = self.meta.write_area(new_table, bytes).and_then(|()| {
+        let switched = self.meta.write_table(new_table, bytes).and_then(|()| {
             self.meta.switch_header(|header| {
                 (header.snapshot_count, header.snapshots_offset) = (count, new_table.start);
                 if header.is_v3() {
@@ -29,13 +29,13 @@ impl Qcow2 {
         });
         if let Err(error) = switched {
             // What can't be undone is leaked.
-            let _ = self.meta.free_area(new_table);
+            let _ = self.meta.free_table(new_table);
             return Err(error);
         }
         self.adopt_snapshots(list);
-        self.meta.free_area(old_table)?;
+        self.meta.free_table(old_table)?;
         self.meta.shift_tree(&tree, Shift::Down)?;
-        self.meta.free_area(ByteRange::new(snapshot.l1_offset, tree.len() as u64 * 8))?;
+        self.meta.free_table(ByteRange::new(snapshot.l1_offset, tree.len() as u64 * 8))?;
         self.decompression.forget();
         self.meta.refresh_copied()?;
         if sets_dirty {
