@@ -16,6 +16,7 @@
 
 mod amend;
 mod bitmap;
+mod chunk_cache;
 mod cursor;
 mod device;
 pub mod driver;
@@ -40,6 +41,7 @@ mod zero;
 
 pub use amend::{Amend, AmendInput};
 pub use bitmap::{BitmapInfo, Bitmaps, NewBitmap};
+pub use chunk_cache::ChunkCache;
 pub use cursor::Cursor;
 pub use device::{BlockDevice, Description, Limits, Prealloc, ZeroMode, read_only_error};
 pub use driver::FormatDriver;
