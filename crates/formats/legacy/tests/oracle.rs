@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         tests.push(suite::with_oracle(format!("{name}: contents"), move |oracle| {
             for round in 0..20 {
                 let sample = make(&mut Rng::new(seed + round));
-                judge(oracle, driver, &sample.image, &format!("round {round}"));
+                judge(oracle, driver, &sample.image, false, &format!("round {round}"));
                 let mut disk = vec![0; sample.guest.len()];
                 open(driver, &sample.image).unwrap().read_at(0, &mut disk).unwrap();
                 assert!(disk == sample.guest, "round {round}: not what was put in");
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
                 let mut rng = Rng::new(seed + 500 + round);
                 let mut image = make(&mut rng).image;
                 let story = spoil(&mut rng, &mut image, *damage);
-                judge(oracle, driver, &image, &format!("round {round}: {story}"));
+                judge(oracle, driver, &image, true, &format!("round {round}: {story}"));
             }
         }));
     }
@@ -101,7 +101,7 @@ fn theirs(oracle: &Oracle, folder: &Path, format: &str) -> Result<Option<Vec<u8>
     }
 }
 
-fn judge(oracle: &Oracle, driver: &FormatDriver, image: &[u8], story: &str) {
+fn judge(oracle: &Oracle, driver: &FormatDriver, image: &[u8], is_damaged: bool, story: &str) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("image"), image).unwrap();
     let theirs = theirs(oracle, folder.path(), driver.name);
@@ -116,6 +116,12 @@ fn judge(oracle: &Oracle, driver: &FormatDriver, image: &[u8], story: &str) {
     };
     // A length that overflows is refused at once; the oracle opens it, as shorter than it is.
     if ours.as_ref().is_err_and(|error| error.ends_with("File too large")) {
+        return;
+    }
+    // Damaged chunks of a disk image may overlap: which of them is read is nobody's promise.
+    if let (true, Ok(Some(ours)), Ok(Some(theirs))) = (driver.name == DMG.name && is_damaged, &ours, &theirs)
+    {
+        assert_eq!(ours.len(), theirs.len(), "{story}");
         return;
     }
     assert!(ours == theirs, "{story}: ours {}, theirs {}", short(&ours), short(&theirs));
