@@ -16,7 +16,7 @@ use diskimg_core::{
 use parking_lot::RwLock;
 
 use crate::bitmap_directory::Bitmap;
-use crate::check::{self, CheckInput};
+use crate::check::{self, CheckInput, Repairable};
 use crate::features;
 use crate::header::{Header, SECTOR};
 use crate::meta::{FixedArea, Meta, MetaParts};
@@ -293,6 +293,9 @@ impl Image for Qcow2 {
 
 impl Check for Qcow2 {
     fn check(&self, repair: Repair, say: &mut dyn FnMut(&str), task: &Task<'_>) -> Result<CheckReport> {
+        if repair != Repair::Nothing {
+            return self.repair(repair, say, task);
+        }
         if self.mode.write {
             self.meta.flush()?;
         }
@@ -307,8 +310,33 @@ impl Check for Qcow2 {
                 bitmaps: &bitmaps,
                 data_file: self.data_file.is_some(),
             };
-            check::check(input, repair, say, task)
+            check::check(input, say, task)
         })
+    }
+}
+
+impl Qcow2 {
+    fn repair(&self, repair: Repair, say: &mut dyn FnMut(&str), task: &Task<'_>) -> Result<CheckReport> {
+        if !self.mode.write {
+            return Err(read_only_error());
+        }
+        let bitmaps = self.bitmaps.read();
+        self.meta.overhaul(|parts| {
+            let mut image = Repairable {
+                storage: &*self.storage,
+                header: &mut parts.header,
+                l1: &mut parts.l1,
+                reftable: &mut parts.reftable,
+                bitmaps: &bitmaps,
+                data_file: self.data_file.is_some(),
+                unsure: false,
+            };
+            let result = check::repair(&mut image, repair, say, task);
+            parts.unsure = image.unsure;
+            parts.sound =
+                result.as_ref().is_ok_and(|report| report.corruptions == 0 && report.check_errors == 0);
+            result
+        })?
     }
 }
 
