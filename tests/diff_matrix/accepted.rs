@@ -102,6 +102,4 @@ const ABORT: &str = "qemu-img aborts on an assertion: it can't map a raw window 
 const OVERFLOW: &str =
     "qemu-img adds start and length of a map without looking for an overflow, and lists nothing";
 
-const TO_COME: &str = "formats that ours does not have yet are unknown to it";
-
 const MODULE: &str = "the installed one speaks of its own packages";

@@ -9,6 +9,7 @@
 //! Memory: L2 slices [`L2_CACHE`], refcount slices [`REFCOUNT_CACHE`], and the L1 and refcount tables as they are.
 
 mod alloc;
+mod areas;
 mod corrupt;
 mod epoch;
 mod grow;
