@@ -80,7 +80,7 @@ impl Args {
                 Key::Create => set(ui, &mut action, Action::Create(value.text(ui)?))?,
                 Key::Apply => set(ui, &mut action, Action::Apply(value.text(ui)?))?,
                 Key::Delete => set(ui, &mut action, Action::Delete(value.text(ui)?))?,
-                Key::Object => objects::check(ui, value)?,
+                Key::Object => objects::add(ui, value)?,
                 _ => source.take(ui, key, value)?,
             }
             Ok(())
