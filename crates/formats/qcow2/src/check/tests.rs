@@ -119,6 +119,7 @@ fn regions_that_overlap_are_counted_at_once() {
     image.storage.set_len(64 << 20, diskimg_core::Prealloc::Off).unwrap();
     let bitmap = Bitmap {
         name: "b".into(),
+        raw_name: Vec::new(),
         flags: 0,
         granularity_bits: 16,
         table_offset: 1 << 20,

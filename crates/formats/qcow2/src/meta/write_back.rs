@@ -184,7 +184,7 @@ impl Meta {
     }
 
     /// Makes everything written so far durable, guest data included.
-    pub(super) fn barrier(&self) -> Result<()> {
+    pub(crate) fn barrier(&self) -> Result<()> {
         if let Some(data) = &self.data_file {
             data.flush()?;
         }
