@@ -20,6 +20,7 @@ mod rebuild;
 mod repair;
 mod reporter;
 mod scan;
+mod snapshots;
 
 mod stored;
 mod survey;

@@ -58,8 +58,7 @@ impl Header {
         }
         self.autoclear = known;
         self.extensions.stale_bitmaps = false;
-        self.write_to(storage)?;
-        storage.flush()
+        crate::header_swap::replace(storage, &self.encode()?)
     }
 
     /// Length of the fields once written, in bytes.

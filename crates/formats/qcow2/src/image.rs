@@ -347,6 +347,7 @@ impl Qcow2 {
         if !self.mode.write {
             return Err(read_only_error());
         }
+        let _nobody_changes_it = self.exclusive();
         let bitmaps = self.bitmaps.stored();
         self.meta.overhaul(|parts| {
             let mut image = Repairable {
@@ -356,10 +357,18 @@ impl Qcow2 {
                 reftable: &mut parts.reftable,
                 bitmaps: &bitmaps,
                 data_file: self.data_file.is_some(),
+                snapshots: None,
                 unsure: false,
             };
             let result = check::repair(&mut image, repair, say, task);
             parts.unsure = image.unsure;
+            if let Some(snapshots) = image.snapshots.take() {
+                parts
+                    .fixed
+                    .retain(|area| !(Overlap::SNAPSHOT_TABLE | Overlap::INACTIVE_L1).contains(area.kind));
+                parts.fixed.extend(snapshot_areas(&parts.header, &snapshots));
+                *self.snapshots.write() = snapshots;
+            }
             parts.sound =
                 result.as_ref().is_ok_and(|report| report.corruptions == 0 && report.check_errors == 0);
             result

@@ -92,6 +92,7 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
             reftable: &mut reftable,
             bitmaps: &bitmaps,
             data_file: data_file.is_some(),
+            snapshots: None,
             unsure: false,
         };
         if prepare_for_writing(&mut image, &notices)? {

@@ -81,6 +81,8 @@ const fn case(name: &'static str, setup: Setup, damage: fn(&mut Patch)) -> Case 
     Case { name, setup, damage }
 }
 
+const ONE_SNAPSHOT: Setup = Setup { snapshots: &["one"], ..PLAIN };
+
 /// Damage of which both must say the same.
 const CASES: &[Case] = &[
     case("nothing", PLAIN, |_| {}),
@@ -146,6 +148,11 @@ const CASES: &[Case] = &[
         let l2 = i.offset_at(i.get(i.snapshots()));
         i.xor(l2 + 24, 1 << 60 | 0x200);
     }),
+    case("snapshot with too much extra data", SNAPSHOTS, |i| i.set_u32(i.snapshots() + 36, 1025)),
+    case("one snapshot more", SNAPSHOTS, |i| i.set_u32(60, 3)),
+    case("far too many snapshots", SNAPSHOTS, |i| i.set_u32(60, 65538)),
+    case("snapshot without extra data", ONE_SNAPSHOT, |i| i.set_u32(i.snapshots() + 36, 8)),
+    case("snapshot table at no cluster", SNAPSHOTS, |i| i.set(64, i.snapshots() + 0x200)),
     case("bitmap of ones", BITMAPS, |i| i.set(i.get(i.bitmaps()), 1)),
 ];
 

@@ -24,7 +24,11 @@ const WINDOW: u64 = 1 << 20;
 /// Clusters behind the end of the file that something refers to all the same: nothing may be put there, or it would
 /// become guest data.
 #[derive(Debug, Default)]
-pub(super) struct Dangling(BTreeSet<u64>);
+pub(super) struct Dangling {
+    referenced: BTreeSet<u64>,
+    /// Clusters that are about to be used: they are counted once.
+    reserved: BTreeSet<u64>,
+}
 
 impl Dangling {
     /// Notes a region behind the end, as far as new structures could come there.
@@ -33,11 +37,16 @@ impl Dangling {
         let last = offset.saturating_add(len.saturating_sub(1)) >> layout.geo.cluster_bits;
         let end = layout.clusters.saturating_add(WINDOW);
         let first = first.max(layout.clusters);
-        self.0.extend(first..last.saturating_add(1).min(end));
+        self.referenced.extend(first..last.saturating_add(1).min(end));
+    }
+
+    /// Sees to it that these clusters are counted and not given to anybody else.
+    pub(super) fn reserve(&mut self, clusters: std::ops::Range<u64>) {
+        self.reserved.extend(clusters);
     }
 
     fn contains(&self, cluster: u64) -> bool {
-        self.0.contains(&cluster)
+        self.referenced.contains(&cluster) || self.reserved.contains(&cluster)
     }
 }
 
@@ -50,12 +59,17 @@ struct Plan {
 }
 
 /// Finds clusters that nothing refers to.
-struct Free<'a> {
+pub(super) struct Free<'a> {
     counts: &'a Counts,
     dangling: &'a Dangling,
 }
 
-impl Free<'_> {
+impl<'a> Free<'a> {
+    /// Among these.
+    pub(super) const fn new(counts: &'a Counts, dangling: &'a Dangling) -> Self {
+        Self { counts, dangling }
+    }
+
     /// The first at or behind `at`.
     fn next(&self, mut at: u64) -> u64 {
         loop {
@@ -75,7 +89,7 @@ impl Free<'_> {
     }
 
     /// The first run of `count` at or behind `at`.
-    fn run(&self, mut at: u64, count: u64) -> u64 {
+    pub(super) fn run(&self, mut at: u64, count: u64) -> u64 {
         loop {
             let first = self.next(at);
             let mut end = first + 1;
@@ -112,6 +126,7 @@ impl Plan {
         let per_block = geo.refblock_entries();
         let free = Free { counts, dangling };
         let mut indices = used_indices(layout, counts);
+        indices.extend(dangling.reserved.iter().map(|cluster| cluster / per_block));
         let mut table_clusters = 1;
         // New blocks and a longer table need to be counted themselves: more of each until all fits.
         loop {
@@ -186,7 +201,8 @@ pub(super) fn rebuild(
 ) -> Result<Vec<u64>> {
     let bits = layout.geo.cluster_bits;
     let plan = Plan::make(layout, counts, dangling)?;
-    let new = plan.clusters();
+    let mut new = plan.clusters();
+    new.extend(&dangling.reserved);
     let entries = plan.table_clusters * layout.geo.cluster_size() / ENTRY;
     let mut table = vec![0; to_usize(entries)];
     for (index, cluster) in &plan.blocks {

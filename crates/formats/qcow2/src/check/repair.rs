@@ -1,8 +1,8 @@
 //! Repairing: what a check finds is corrected on the host, as far as that is allowed and can be done without guessing.
 //!
 //! Order, each step durable before the next: entries that stand for nothing become plain zeros | refcounts become the
-//! numbers of references (in place, or in new structures that the header is switched to) | COPIED flags | the dirty
-//! and corrupt bits. A crash in between leaves an image that the same repair can go on with: no step takes a reference
+//! numbers of references (in place, or in new structures that the header is switched to) | COPIED flags | a new
+//! snapshot table, which the header is switched to | the dirty and corrupt bits. A crash in between leaves an image that the same repair can go on with: no step takes a reference
 //! away from data, nor writes to a cluster that anything refers to for another purpose.
 //!
 //! The caller sees to it that nobody else uses the image meanwhile.
@@ -18,10 +18,11 @@ use super::patch::Patcher;
 use super::rebuild::Dangling;
 use super::reporter::Reporter;
 use super::survey::Survey;
-use super::{CheckInput, places, rebuild};
+use super::{CheckInput, places, rebuild, snapshots};
 use crate::bitmap_directory::Bitmap;
 use crate::features;
 use crate::header::Header;
+use crate::snapshot_table::Snapshot;
 
 /// Repairs an image that was not closed cleanly, before it is written to.
 ///
@@ -55,6 +56,8 @@ pub(crate) struct Repairable<'a> {
     pub bitmaps: &'a [Bitmap],
     /// Guest data stands in another file.
     pub data_file: bool,
+    /// The snapshots, once their table was written anew.
+    pub snapshots: Option<Vec<Snapshot>>,
     /// Set when a header may or may not have reached the host: the image must not be used any more.
     pub unsure: bool,
 }
@@ -73,7 +76,8 @@ pub(crate) fn repair(
 ) -> Result<CheckReport> {
     let mut reporter = Reporter::new(say);
     image.header.forget_what_is_stale(image.storage)?;
-    let (snapshots, _) = places::read_snapshots(&image.input(), false, &mut reporter)?;
+    let (snapshots, store_snapshots) =
+        places::read_snapshots(&image.input(), what == Repair::All, &mut reporter)?;
     let mut survey = Survey::take(image.input(), &snapshots, task)?;
     if survey.references(&snapshots, image.patcher_for(what == Repair::All), &mut reporter)? {
         survey = Survey::take(image.input(), &snapshots, task)?;
@@ -114,6 +118,14 @@ pub(crate) fn repair(
     let all_well = left.corruptions == 0 && left.check_errors == 0 && left.leaks == 0;
     let flags_changed = survey.flags(image.patcher_for(what == Repair::All || all_well), &mut reporter)?;
     let report = survey.complete(std::mem::take(&mut reporter.report));
+    if store_snapshots {
+        survey = Survey::take(image.input(), &snapshots, task)?;
+        survey.refblocks(false, &mut Reporter::new(&mut |_| {}));
+        let (layout, counts, mut dangling) = survey.into_rebuild(&snapshots)?;
+        let stored = snapshots::store(image, &snapshots, &layout, &counts, &mut dangling, task);
+        let stored = stored.map_err(|error| error.context("ERROR failed to update snapshot table"))?;
+        image.snapshots = Some(stored);
+    }
     if flags_changed {
         image.reload_l1()?;
     }

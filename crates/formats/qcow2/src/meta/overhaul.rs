@@ -33,12 +33,12 @@ pub(crate) struct Overhaul {
 }
 
 impl Meta {
-    /// Waits until nobody writes, writes everything back, and lets `work` change the host and what is known of it.
+    /// Writes everything back, and lets `work` change the host and what is known of it. Nobody else changes anything
+    /// meanwhile.
     ///
     /// # Errors
     /// What writing back says.
     pub(crate) fn overhaul<T>(&self, work: impl FnOnce(&mut Overhaul) -> T) -> Result<T> {
-        let _nobody_writes = self.inflight.claim(0..u64::MAX);
         loop {
             self.flush()?;
             let _one_at_a_time = self.write_back.lock();

@@ -19,7 +19,7 @@ pub(crate) fn stored_len(snapshots: &[Snapshot]) -> u64 {
 ///
 /// # Errors
 /// `Limit` for too many snapshots, or too long a table.
-pub(super) fn encode(snapshots: &mut [Snapshot]) -> Result<Vec<u8>> {
+pub(crate) fn encode(snapshots: &mut [Snapshot]) -> Result<Vec<u8>> {
     if snapshots.len() as u64 > u64::from(MAX_SNAPSHOTS) {
         return Err(too_large());
     }
