@@ -19,7 +19,8 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Caps::CHECK)
         .union(Caps::COMPRESS)
         .union(Caps::RESIZE)
-        .union(Caps::PREALLOCATE),
+        .union(Caps::PREALLOCATE)
+        .union(Caps::AMEND),
     options: &options::OPTIONS,
     strong_options: &["encrypt.key-secret"],
     probe,

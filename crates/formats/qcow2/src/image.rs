@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use diskimg_core::driver::{Notices, OpenMode};
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description, Error,
-    Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Task, ZeroMode,
-    read_only_error,
+    Amend, BackingRef, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description,
+    Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Task,
+    ZeroMode, read_only_error,
 };
 
 use parking_lot::RwLock;
@@ -37,8 +37,6 @@ pub(crate) struct Qcow2 {
     pub(crate) decompression: Decompression,
     pub(crate) settings: Settings,
     pub(crate) notices: Notices,
-    pub(crate) version: u32,
-    pub(crate) compression_type: u8,
     len: AtomicU64,
     mode: OpenMode,
     backing: Option<BackingRef>,
@@ -59,7 +57,7 @@ impl Qcow2 {
             BackingRef { name, format }
         });
         let fixed = fixed_areas(header, &parts.snapshots);
-        let (version, compression_type, len) = (header.version, header.compression_type, header.disk_size());
+        let len = header.disk_size();
         let meta = Meta::new(MetaParts {
             storage: Arc::clone(&parts.storage),
             data_file: parts.data_file.clone(),
@@ -78,8 +76,6 @@ impl Qcow2 {
             decompression: Decompression::default(),
             settings: parts.settings,
             notices: parts.notices,
-            version,
-            compression_type,
             len: AtomicU64::new(len),
             mode: parts.mode,
             backing,
@@ -105,6 +101,11 @@ impl Qcow2 {
         self.len.store(len, Ordering::Release);
     }
 
+    /// The backing file as the image names it.
+    pub(crate) const fn backing_ref(&self) -> Option<&BackingRef> {
+        self.backing.as_ref()
+    }
+
     pub(crate) const fn has_backing(&self) -> bool {
         self.backing.is_some()
     }
@@ -126,12 +127,14 @@ impl Qcow2 {
         self.bitmaps.read().iter().find(|bitmap| bitmap.is_in_use()).map(|bitmap| bitmap.name.clone())
     }
 
+    /// Refuses to change anything where nothing may be written.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.mode.write { self.meta.check_usable() } else { Err(read_only_error()) }
+    }
+
     /// Called before every change: refuses it where nothing may be written, and takes back the word of autoclear bits.
     pub(crate) fn before_change(&self) -> Result<()> {
-        if !self.mode.write {
-            return Err(read_only_error());
-        }
-        self.meta.check_usable()?;
+        self.check_writable()?;
         if !self.changed.swap(true, Ordering::AcqRel) && self.has_bitmaps() {
             self.meta.clear_autoclear(features::BITMAPS)?;
         }
@@ -286,6 +289,10 @@ impl Image for Qcow2 {
         Some(self)
     }
 
+    fn as_amend(&self) -> Option<&dyn Amend> {
+        Some(self)
+    }
+
     fn as_compressed(&self) -> Option<&dyn CompressedClusters> {
         Some(self)
     }
@@ -301,7 +308,7 @@ impl Check for Qcow2 {
             let input = CheckInput {
                 storage: &*self.storage,
                 header: tables.header,
-                geo: self.meta.geo,
+                geo: tables.header.geometry(),
                 l1: tables.l1,
                 reftable: tables.reftable,
                 bitmaps: &bitmaps,

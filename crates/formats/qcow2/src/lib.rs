@@ -2,6 +2,7 @@
 //! handed to it. The format's description for a registry is [`DRIVER`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod amend;
 mod bitmap_directory;
 mod check;
 mod compress;
@@ -13,6 +14,7 @@ mod extensions;
 mod features;
 mod geometry;
 mod header;
+mod header_swap;
 mod header_write;
 mod image;
 mod info;
