@@ -19,6 +19,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Caps::CHECK)
         .union(Caps::COMPRESS)
         .union(Caps::RESIZE)
+        .union(Caps::BITMAPS)
         .union(Caps::PREALLOCATE)
         .union(Caps::AMEND),
     options: &options::OPTIONS,

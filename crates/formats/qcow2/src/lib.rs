@@ -4,6 +4,7 @@
 
 mod amend;
 mod bitmap_directory;
+mod bitmaps;
 mod check;
 mod compress;
 mod create;

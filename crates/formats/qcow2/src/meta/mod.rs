@@ -16,6 +16,7 @@ mod epoch;
 mod grow;
 mod inflight;
 mod l2;
+mod overhaul;
 mod overlap;
 pub(crate) mod refcounts;
 mod requests;
@@ -42,7 +43,6 @@ pub(crate) use overlap::FixedArea;
 pub(crate) use requests::NewEntry;
 pub(crate) use table::MemTable;
 
-use crate::entry::{L1Entry, REFTABLE_RESERVED};
 use crate::geometry::Geometry;
 use crate::header::Header;
 use crate::settings::Overlap;
@@ -155,11 +155,7 @@ impl Meta {
             refblocks: HashSet::new(),
         };
         if parts.writable {
-            let cluster_of = |offset: u64| Some(offset >> geo.cluster_bits).filter(|cluster| *cluster != 0);
-            index.l2_tables =
-                parts.l1.iter().filter_map(|entry| cluster_of(L1Entry(*entry).offset())).collect();
-            index.refblocks =
-                parts.reftable.iter().filter_map(|entry| cluster_of(entry & !REFTABLE_RESERVED)).collect();
+            index.take_tables(geo, &parts.l1, &parts.reftable);
         }
         let (version, compression_type) = (parts.header.version, parts.header.compression_type);
         let state = State {
