@@ -95,6 +95,14 @@ pub(crate) enum Key {
     Force,
     /// Preallocation of new space.
     Preallocation,
+    /// List snapshots.
+    List,
+    /// Create a snapshot.
+    Create,
+    /// Apply a snapshot.
+    Apply,
+    /// Delete a snapshot.
+    Delete,
 }
 
 /// An option without a value.

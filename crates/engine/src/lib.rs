@@ -18,6 +18,7 @@ pub mod map;
 pub mod measure;
 mod parallel;
 pub mod resize;
+pub mod snapshot;
 mod told;
 
 pub use amend::{AmendOptions, AmendPlan, amend_options};
@@ -29,3 +30,4 @@ pub use info::{ImageReport, describe, describe_chain};
 pub use map::{MapEntry, map};
 pub use measure::measure;
 pub use resize::{NewSize, ResizeOptions, resize};
+pub use snapshot::SnapshotName;

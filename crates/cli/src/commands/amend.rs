@@ -66,7 +66,7 @@ impl Args {
             Key::Force => self.force = true,
             Key::Options => values::add_options(ui, &mut self.options, value)?,
             Key::Cache => self.cache = Some(value.text(ui)?),
-            Key::Object => objects::check(ui, value)?,
+            Key::Object => objects::add(ui, value)?,
             _ => self.source.take(ui, key, value)?,
         }
         Ok(())

@@ -16,7 +16,7 @@ impl Qcow2 {
     /// # Errors
     /// `Unsupported` for what version 2 does not have; the storage's.
     pub(super) fn downgrade(&self, steps: &Steps<'_>) -> Result<()> {
-        let _nobody_writes = self.meta.inflight.claim(0..u64::MAX);
+        let _nobody_writes = self.exclusive();
         self.check_downgrade()?;
         let trees = self.trees()?;
         if self.meta.compression_type() != 0 && self.has_compressed_clusters(&trees)? {

@@ -38,7 +38,7 @@ impl Amend for Qcow2 {
 impl Qcow2 {
     /// All but size and downgrade. The header is rewritten even if nothing in it changes.
     fn amend_header(&self, wanted: &Wanted, old: &Header, steps: &Steps<'_>) -> Result<()> {
-        let _nobody_writes = self.meta.inflight.claim(0..u64::MAX);
+        let _nobody_writes = self.exclusive();
         if wanted.version > old.version {
             steps.report(0, 2)?;
             self.complete_snapshot_table()?;
@@ -74,7 +74,7 @@ impl Qcow2 {
         let short =
             |snapshot: &crate::snapshot_table::Snapshot| snapshot.extra_len < crate::snapshot_table::V3_EXTRA;
         if self.snapshots.read().iter().any(short) {
-            return Err(Error::unsupported("The snapshot table can't be rewritten yet"));
+            return self.rewrite_snapshot_table();
         }
         Ok(())
     }

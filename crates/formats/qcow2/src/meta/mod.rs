@@ -23,7 +23,9 @@ mod requests;
 mod rewidth;
 mod slices;
 mod survey;
+mod switch;
 mod table;
+mod trees;
 mod write_back;
 
 use std::collections::HashSet;
@@ -42,6 +44,7 @@ pub(crate) use l2::SliceView;
 pub(crate) use overlap::FixedArea;
 pub(crate) use requests::NewEntry;
 pub(crate) use table::MemTable;
+pub(crate) use trees::Shift;
 
 use crate::geometry::Geometry;
 use crate::header::Header;
@@ -98,6 +101,8 @@ pub(crate) struct Meta {
     compression_type: AtomicU8,
     /// Corruption was found and reported.
     reported: AtomicBool,
+    /// Nobody knows what the header on the host is.
+    given_up: AtomicBool,
 }
 
 /// What is known in memory; behind one lock.
@@ -182,6 +187,7 @@ impl Meta {
             version: AtomicU32::new(version),
             compression_type: AtomicU8::new(compression_type),
             reported: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
         }
     }
 
