@@ -17,6 +17,7 @@ use parking_lot::RwLock;
 
 use crate::bitmap_directory::Bitmap;
 use crate::check::{self, CheckInput};
+use crate::crypt::Encryption;
 use crate::features;
 use crate::header::{Header, SECTOR};
 use crate::meta::{FixedArea, Meta, MetaParts};
@@ -35,6 +36,7 @@ pub(crate) struct Qcow2 {
     pub(crate) data_file: Option<Arc<dyn BlockDevice>>,
     pub(crate) meta: Meta,
     pub(crate) decompression: Decompression,
+    pub(crate) crypt: Option<Encryption>,
     pub(crate) settings: Settings,
     pub(crate) notices: Notices,
     pub(crate) version: u32,
@@ -76,6 +78,7 @@ impl Qcow2 {
             data_file: parts.data_file,
             meta,
             decompression: Decompression::default(),
+            crypt: parts.crypt,
             settings: parts.settings,
             notices: parts.notices,
             version,
@@ -198,7 +201,8 @@ impl BlockDevice for Qcow2 {
 
     fn limits(&self) -> Limits {
         let write_unit = self.meta.geo.subcluster_size();
-        Limits { write_unit, best_transfer: BEST_TRANSFER, ..Limits::default() }
+        let align = if self.is_encrypted() { SECTOR } else { 1 };
+        Limits { align, write_unit, best_transfer: BEST_TRANSFER, ..Limits::default() }
     }
 
     fn is_read_only(&self) -> bool {
@@ -212,7 +216,7 @@ impl BlockDevice for Qcow2 {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
         self.meta.check_usable()?;
-        self.read_guest(offset, buf)
+        self.read_sectors(offset, buf)
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
@@ -269,7 +273,7 @@ impl Image for Qcow2 {
     }
 
     fn info(&self) -> Result<ImageInfo> {
-        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots.read(), &self.bitmaps.read()))
+        Ok(crate::info::image_info(&self.meta.header(), self.crypt.as_ref(), &self.snapshots.read(), &self.bitmaps.read()))
     }
 
     fn backing(&self) -> Option<BackingRef> {

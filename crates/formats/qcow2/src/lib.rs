@@ -6,6 +6,7 @@ mod bitmap_directory;
 mod check;
 mod compress;
 mod create;
+mod crypt;
 mod cursor;
 mod driver;
 mod entry;
