@@ -7,6 +7,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `file` | host files and block devices |
+//! | `crypto` | secrets, and the ciphers and headers of encrypted images |
 //! | `raw` | the raw format |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
 //!
@@ -54,6 +55,9 @@ pub use diskimg_engine as engine;
 
 pub use diskimg_chain::{Context, ImageSpec, Node, OpenOptions, Status};
 pub use diskimg_core::*;
+
+#[cfg(feature = "crypto")]
+pub use diskimg_crypto as crypto;
 
 #[cfg(feature = "file")]
 pub use diskimg_file as file;

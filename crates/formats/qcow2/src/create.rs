@@ -71,7 +71,11 @@ pub(crate) fn create(ctx: &CreateContext<'_>) -> Result<()> {
 }
 
 /// Makes the image without a LUKS header.
-fn create_plain(ctx: &CreateContext<'_>, wanted: &Wanted, data_file: Option<Arc<dyn BlockDevice>>) -> Result<()> {
+fn create_plain(
+    ctx: &CreateContext<'_>,
+    wanted: &Wanted,
+    data_file: Option<Arc<dyn BlockDevice>>,
+) -> Result<()> {
     let prealloc = match wanted.prealloc {
         Prealloc::Off if wanted.data_file_raw => Prealloc::Metadata,
         mode => mode,

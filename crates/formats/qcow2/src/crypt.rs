@@ -63,6 +63,7 @@ enum Numbering {
 
 /// What opens the data.
 #[derive(Clone, Debug)]
+#[allow(dead_code, reason = "changes of key slots need all of it")]
 struct Key {
     cipher: SectorCipher,
     /// The password that it came from: key slots are changed with it.
@@ -73,6 +74,7 @@ struct Key {
 
 /// The LUKS header of an image.
 #[derive(Debug)]
+#[allow(dead_code, reason = "changes of key slots need all of it")]
 struct Luks {
     area: LuksArea,
     header: RwLock<luks::Header>,

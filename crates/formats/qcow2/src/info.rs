@@ -84,6 +84,7 @@ mod tests {
     fn keys_come_in_the_known_order() {
         let bitmap = Bitmap {
             name: "b".to_owned(),
+            raw_name: b"b".to_vec(),
             flags: IN_USE | AUTO,
             granularity_bits: 12,
             table_offset: 1 << 16,

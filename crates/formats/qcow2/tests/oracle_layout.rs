@@ -245,7 +245,12 @@ fn measure(options: &str, size: Option<u64>, source: Option<&dyn Image>) -> Resu
     let mut secrets = Secrets::default();
     assert!(secrets.add("s", Secret::new(b"s".to_vec())));
     let device = source.map(|image| image as &dyn BlockDevice);
-    (DRIVER.measure.unwrap())(&MeasureInput { options: &options, source: device, source_image: source, secrets: &secrets })
+    (DRIVER.measure.unwrap())(&MeasureInput {
+        options: &options,
+        source: device,
+        source_image: source,
+        secrets: &secrets,
+    })
 }
 
 fn printed(measured: &Measure) -> String {

@@ -73,10 +73,7 @@ const GEOMETRIES: &[(&[&str], u64)] = &[
         ],
         7 << 20,
     ),
-    (
-        &["encrypt.format=luks", KEY, FAST, "encrypt.cipher-alg=cast5-128", "encrypt.cipher-mode=cbc"],
-        1 << 20,
-    ),
+    (&["encrypt.format=luks", KEY, FAST, "encrypt.cipher-alg=cast5-128", "encrypt.cipher-mode=cbc"], 1 << 20),
 ];
 
 /// A secret is its own name.

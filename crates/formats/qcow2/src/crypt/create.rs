@@ -32,7 +32,8 @@ pub(crate) fn new_volume(
     if wanted.crypt_method != METHOD_LUKS {
         return legacy_aes(password).map(|_| None);
     }
-    luks::create(&CreateOptions::from_options(options, PREFIX)?, password).map(|volume| Some(NewVolume(volume)))
+    luks::create(&CreateOptions::from_options(options, PREFIX)?, password)
+        .map(|volume| Some(NewVolume(volume)))
 }
 
 /// Checks the values of encryption options alone. That a cipher is not to be had is told when it is needed.

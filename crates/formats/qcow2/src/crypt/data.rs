@@ -1,6 +1,8 @@
 //! Guest data on its way from and to the host: encrypted if the image is.
 
-use diskimg_core::{BlockDevice as _, ByteRange, Device, Result, ZeroMode, len_u64, read_zero_padded, to_usize};
+use diskimg_core::{
+    BlockDevice as _, ByteRange, Device, Result, ZeroMode, len_u64, read_zero_padded, to_usize,
+};
 
 use super::Place;
 use crate::header::SECTOR;
