@@ -22,7 +22,7 @@ pub(crate) fn image_info(
 ) -> ImageInfo {
     ImageInfo {
         cluster_size: Some(header.geometry().cluster_size()),
-        dirty: header.incompatible & features::DIRTY != 0,
+        dirty: Some(header.incompatible & features::DIRTY != 0),
         encrypted: header.crypt_method != 0,
         compressed: false,
         snapshots: snapshots.iter().map(Snapshot::info).collect(),
@@ -117,7 +117,7 @@ mod tests {
         let header =
             Header { incompatible: features::CORRUPT | features::DIRTY, compression_type: 0, ..sample() };
         let info = image_info(&header, None, &[], &[]);
-        assert!(info.dirty && !info.encrypted);
+        assert!(info.dirty == Some(true) && !info.encrypted);
         assert_eq!(info.cluster_size, Some(1 << 16));
         let specific = info.specific.unwrap();
         let value = |key| specific.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone());

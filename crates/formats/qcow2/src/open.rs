@@ -42,7 +42,7 @@ pub(crate) struct Parts {
     /// The bitmaps.
     pub bitmaps: Vec<Bitmap>,
     /// How its data is encrypted, if it is.
-    pub crypt: Option<Encryption>,
+    pub crypt: Option<Arc<Encryption>>,
     /// What it is opened for.
     pub mode: OpenMode,
     /// Its options.
@@ -112,7 +112,7 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
         reftable,
         snapshots,
         bitmaps,
-        crypt,
+        crypt: crypt.map(Arc::new),
         mode,
         settings,
         notices,
@@ -149,7 +149,11 @@ pub(crate) fn reopen(
 }
 
 /// The entries of a table of `count` at `offset`; those behind the end of the file are 0 and cost nothing.
-fn read_entries(device: &dyn BlockDevice, (offset, count): (u64, u64), mode: OpenMode) -> Result<Vec<u64>> {
+pub(crate) fn read_entries(
+    device: &dyn BlockDevice,
+    (offset, count): (u64, u64),
+    mode: OpenMode,
+) -> Result<Vec<u64>> {
     let len = count.saturating_mul(ENTRY);
     if count > 0 {
         check_reach(offset, len)?;

@@ -4,6 +4,8 @@ use diskimg_core::{
     BlockDevice as _, ByteRange, Device, Result, ZeroMode, len_u64, read_zero_padded, to_usize,
 };
 
+use diskimg_crypto::SECTOR_LEN;
+
 use super::Place;
 use crate::header::SECTOR;
 use crate::image::Qcow2;
@@ -51,30 +53,87 @@ impl Qcow2 {
         Device::new(self.data_device().clone()).write_zeroes(range, ZeroMode::KeepAllocated)
     }
 
-    /// Reads from any guest offset: sectors at the ends, if only parts of them are wanted, through a copy.
+    /// Reads from any guest offset: sectors of which only parts are wanted go through a copy.
     pub(crate) fn read_sectors(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         if !self.is_encrypted() {
             return self.read_guest(offset, buf);
         }
-        let (mut at, mut rest) = (offset, buf);
-        while !rest.is_empty() {
-            let within = at % SECTOR;
-            let whole = len_u64(rest) / SECTOR * SECTOR;
-            let len = if within == 0 && whole > 0 { whole } else { (SECTOR - within).min(len_u64(rest)) };
-            let (part, behind) = rest.split_at_mut(to_usize(len));
-            if within == 0 && whole > 0 {
-                self.read_guest(at, part)?;
+        let mut rest = buf;
+        for part in sectors(ByteRange::new(offset, len_u64(rest))) {
+            let (now, behind) = rest.split_at_mut(to_usize(part.len).min(rest.len()));
+            if is_whole(part) {
+                self.read_guest(part.start, now)?;
             } else {
-                let mut sector = [0; SECTOR as usize];
-                self.read_guest(at - within, &mut sector)?;
-                let from = to_usize(within);
-                if let Some(bytes) = sector.get(from..from + part.len()) {
-                    part.copy_from_slice(bytes);
-                }
+                let sector = self.read_sector(part.start)?;
+                let from = to_usize(part.start % SECTOR);
+                now.copy_from_slice(sector.get(from..from + now.len()).unwrap_or_default());
             }
-            at += len;
             rest = behind;
         }
         Ok(())
+    }
+
+    /// Writes to any guest offset, which need not be on the disk; of a sector of which only a part is written the rest
+    /// stays as it is, unless somebody else writes to it at the same time.
+    pub(crate) fn write_sectors(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        if !self.is_encrypted() {
+            return self.write_bytes(offset, buf);
+        }
+        let mut rest = buf;
+        for part in sectors(ByteRange::new(offset, len_u64(rest))) {
+            let (now, behind) = rest.split_at(to_usize(part.len).min(rest.len()));
+            if is_whole(part) {
+                self.write_bytes(part.start, now)?;
+            } else {
+                let mut sector = self.read_sector(part.start)?;
+                let from = to_usize(part.start % SECTOR);
+                if let Some(target) = sector.get_mut(from..from + now.len()) {
+                    target.copy_from_slice(now);
+                }
+                self.write_bytes(part.start - part.start % SECTOR, &sector)?;
+            }
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// The sector that guest byte `at` is in.
+    fn read_sector(&self, at: u64) -> Result<[u8; SECTOR_LEN]> {
+        let mut sector = [0; SECTOR_LEN];
+        self.read_guest(at - at % SECTOR, &mut sector)?;
+        Ok(sector)
+    }
+}
+
+fn is_whole(part: ByteRange) -> bool {
+    part.start.is_multiple_of(SECTOR) && part.len.is_multiple_of(SECTOR)
+}
+
+/// `range` in up to three parts: a sector that it starts within, whole sectors, a sector that it ends within.
+fn sectors(range: ByteRange) -> impl Iterator<Item = ByteRange> {
+    let first = range.start.next_multiple_of(SECTOR).min(range.end());
+    let last = (range.end() - range.end() % SECTOR).max(first);
+    let parts = [(range.start, first), (first, last), (last, range.end())];
+    parts.into_iter().map(|(start, end)| ByteRange::from_bounds(start, end)).filter(|part| !part.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cut_at_sectors() {
+        let cut = |start, end| {
+            sectors(ByteRange::from_bounds(start, end))
+                .map(|part| (part.start, part.end()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(cut(0, 1024), [(0, 1024)]);
+        assert_eq!(cut(10, 20), [(10, 20)]);
+        assert_eq!(cut(10, 512), [(10, 512)]);
+        assert_eq!(cut(500, 1030), [(500, 512), (512, 1024), (1024, 1030)]);
+        assert_eq!(cut(500, 600), [(500, 512), (512, 600)]);
+        assert_eq!(cut(512, 513), [(512, 513)]);
+        assert_eq!(cut(7, 7), []);
     }
 }
