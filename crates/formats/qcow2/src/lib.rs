@@ -8,6 +8,7 @@ mod bitmaps;
 mod check;
 mod compress;
 mod create;
+mod crypt;
 mod cursor;
 mod driver;
 mod entry;
