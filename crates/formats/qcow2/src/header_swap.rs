@@ -6,7 +6,7 @@
 //! or as the one it becomes, perhaps without its bitmaps. (Extensions that this crate does not know and that the change
 //! moves over the edge of a sector are the exception.)
 //!
-//! Only [`crate::meta`] uses this.
+//! Only [`crate::meta`] and a repair use this.
 
 use diskimg_core::{BlockDevice, Result, read_zero_padded, to_usize};
 

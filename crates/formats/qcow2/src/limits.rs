@@ -16,6 +16,8 @@ pub(crate) const MAX_REFCOUNT_ORDER: u32 = 6;
 pub(crate) const MAX_SNAPSHOTS: u32 = 65536;
 /// Greatest snapshot table, in bytes.
 pub(crate) const MAX_SNAPSHOT_TABLE_BYTES: u64 = 64 << 20;
+/// First length of a snapshot table that is too long, also with extra data that is not kept, in bytes.
+pub(crate) const MAX_SNAPSHOT_REACH: u64 = 0x7fff_ffff;
 /// Most extra data of a snapshot table entry, in bytes.
 pub(crate) const MAX_SNAPSHOT_EXTRA: u32 = 1024;
 /// Most bitmaps.

@@ -8,7 +8,7 @@ use diskimg_core::{BlockDevice, Error, Fields, Result, SnapshotInfo, to_usize};
 use crate::cursor::TableCursor;
 use crate::extensions::until_nul;
 use crate::header::{Header, SNAPSHOT_HEAD_LEN};
-use crate::limits::{MAX_SNAPSHOT_EXTRA, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS};
+use crate::limits::{MAX_SNAPSHOT_EXTRA, MAX_SNAPSHOT_REACH, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS};
 
 /// Entries start at multiples of it, in bytes.
 pub(crate) const ENTRY_ALIGN: u64 = 8;
@@ -119,12 +119,15 @@ fn read_table(storage: &dyn BlockDevice, header: &Header, lenient: bool) -> Resu
     let count = header.snapshot_count.min(MAX_SNAPSHOTS);
     table.overhanging = header.snapshot_count - count;
     let mut reader = TableCursor::new(storage, header.snapshots_offset);
+    let mut cut = 0;
     for index in 0..count {
         let (snapshot, stored_extra) = read_entry(&mut reader, header, lenient, index)?;
         if stored_extra > MAX_SNAPSHOT_EXTRA {
             table.cut_extra.push((to_usize(index.into()), stored_extra));
         }
-        if reader.position() > MAX_SNAPSHOT_TABLE_BYTES {
+        cut += u64::from(stored_extra.saturating_sub(MAX_SNAPSHOT_EXTRA));
+        let kept = reader.position().saturating_sub(cut);
+        if kept > MAX_SNAPSHOT_TABLE_BYTES || reader.position() >= MAX_SNAPSHOT_REACH {
             if lenient {
                 table.too_long = count - index;
                 break;
