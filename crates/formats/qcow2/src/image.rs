@@ -17,6 +17,7 @@ use parking_lot::RwLock;
 
 use crate::bitmaps::{BitmapSet, Recording};
 use crate::check::{self, CheckInput, Repairable};
+use crate::crypt::Encryption;
 use crate::header::{Header, SECTOR};
 use crate::meta::{FixedArea, Meta, MetaParts};
 use crate::open::Parts;
@@ -35,6 +36,7 @@ pub(crate) struct Qcow2 {
     pub(crate) data_file: Option<Arc<dyn BlockDevice>>,
     pub(crate) meta: Meta,
     pub(crate) decompression: Decompression,
+    pub(crate) crypt: Option<Arc<Encryption>>,
     pub(crate) settings: Settings,
     pub(crate) notices: Notices,
     pub(crate) version: u32,
@@ -79,6 +81,7 @@ impl Qcow2 {
             data_file: parts.data_file,
             meta,
             decompression: Decompression::default(),
+            crypt: parts.crypt,
             settings: parts.settings,
             notices: parts.notices,
             version,
@@ -211,7 +214,8 @@ impl BlockDevice for Qcow2 {
 
     fn limits(&self) -> Limits {
         let write_unit = self.meta.geo.subcluster_size();
-        Limits { write_unit, best_transfer: BEST_TRANSFER, ..Limits::default() }
+        let align = if self.is_encrypted() { SECTOR } else { 1 };
+        Limits { align, write_unit, best_transfer: BEST_TRANSFER, ..Limits::default() }
     }
 
     fn is_read_only(&self) -> bool {
@@ -226,7 +230,7 @@ impl BlockDevice for Qcow2 {
         self.contents.read(|| {
             ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
             self.meta.check_usable()?;
-            self.read_guest(offset, buf)
+            self.read_sectors(offset, buf)
         })
     }
 
@@ -288,7 +292,8 @@ impl Image for Qcow2 {
     }
 
     fn info(&self) -> Result<ImageInfo> {
-        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots.read(), &self.bitmaps.stored()))
+        let (header, crypt) = (self.meta.header(), self.crypt.as_deref());
+        Ok(crate::info::image_info(&header, crypt, &self.snapshots.read(), &self.bitmaps.stored()))
     }
 
     fn backing(&self) -> Option<BackingRef> {

@@ -7,6 +7,7 @@ mod bitmaps;
 mod check;
 mod compress;
 mod create;
+mod crypt;
 mod cursor;
 mod driver;
 mod entry;

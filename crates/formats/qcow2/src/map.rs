@@ -184,14 +184,16 @@ impl Qcow2 {
     }
 
     fn extent_of(&self, run: Run) -> Extent<'_> {
-        let at = |offset| Some(HostRef { device: &**self.data_device(), offset });
+        let as_is = !self.is_encrypted();
+        let at = |offset| as_is.then(|| HostRef { device: &**self.data_device(), offset });
         match run.kind {
             RunKind::Absent => Extent::absent(run.len),
             RunKind::Reserved { host } => Extent { host: at(host), ..Extent::absent(run.len) },
             RunKind::Zero { host } => Extent { host: host.and_then(at), ..Extent::zero(run.len) },
             RunKind::Data { host, .. } => {
                 let mut extent = Extent::data(run.len, at(host));
-                if self.metadata_preallocated() {
+                // Zeros on the host are no zeros of the guest where they would be decrypted.
+                if as_is && self.metadata_preallocated() {
                     extent.flags |= ExtentFlags::ASK_HOST;
                 }
                 extent

@@ -91,7 +91,7 @@ fn theirs(oracle: &Oracle, model: &mut Modelled, folder: &Path, rng: &mut Rng) -
         1 if !model.kept.is_empty() => {
             let kept = rng.pick(&model.kept).clone();
             if !run(&["snapshot", "-a", &kept.id, FILE]) {
-                oracle.run(folder, &["check", "-q", "-r", "all", FILE]);
+                let _ = oracle.run(folder, &["check", "-q", "-r", "all", FILE]);
                 return format!("qemu-img could not apply {}", kept.id);
             }
             (model.disk, model.state) = (kept.disk, kept.state);

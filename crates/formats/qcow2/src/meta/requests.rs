@@ -108,6 +108,12 @@ impl Meta {
         Ok(Allocated { clusters, fresh })
     }
 
+    /// Allocates `count` host clusters that follow each other.
+    pub(crate) fn allocate_run(&self, count: u64) -> Result<Clusters> {
+        let mut from = 0;
+        self.change(|state| state.allocate_exactly(count, &mut from))
+    }
+
     /// A place for a compressed payload of `len` bytes.
     pub(crate) fn allocate_payload(&self, len: u64) -> Result<u64> {
         self.change(|state| state.allocate_payload(len))
