@@ -29,7 +29,7 @@ const IMAGES: &[(&[&str], u64)] = &[
     (&["cluster_size=512", "refcount_bits=64"], 40 << 10),
     (&["cluster_size=16k", "extended_l2=on"], 200 << 10),
     (&["cluster_size=4k"], 100 << 10),
-    (&[], 1 << 20),
+    (&[], 400 << 10),
 ];
 
 /// What is recorded, after two snapshots (`1` and `2`) were made with writes in between.
