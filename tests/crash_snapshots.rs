@@ -345,15 +345,15 @@ fn look(
         return Err(format!("check after more writes: {words:#?}"));
     }
     drop(image);
-    if let Some(oracle) = Oracle::find().filter(|_| number.is_multiple_of(64)) {
+    // Where only flags of version 2 are left to find, it says no more than ours did.
+    let oracle = Oracle::find().filter(|_| number.is_multiple_of(64) && words.is_empty());
+    if let Some(oracle) = oracle {
         total.oracle += 1;
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         std::fs::write(folder.path().join("image"), storage.to_vec()).map_err(|error| error.to_string())?;
         match oracle.check(folder.path(), "qcow2", "image") {
-            CheckVerdict::Bad(text) if !(is_v2 && text.contains("OFLAG_COPIED")) => {
-                return Err(format!("qemu-img check: {text}"));
-            }
-            _ => {}
+            CheckVerdict::Bad(text) => return Err(format!("qemu-img check: {text}")),
+            CheckVerdict::Clean | CheckVerdict::Leaks => {}
         }
     }
     Ok(())
