@@ -91,8 +91,18 @@ pub(crate) enum Key {
     Size,
     /// May become smaller.
     Shrink,
+    /// What is refused for safety is done.
+    Force,
     /// Preallocation of new space.
     Preallocation,
+    /// List snapshots.
+    List,
+    /// Create a snapshot.
+    Create,
+    /// Apply a snapshot.
+    Apply,
+    /// Delete a snapshot.
+    Delete,
 }
 
 /// An option without a value.

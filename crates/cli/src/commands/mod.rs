@@ -1,5 +1,6 @@
 //! The subcommands, one file each: option table, help page, typed arguments, and the call of the library.
 
+mod amend;
 mod check;
 mod compare;
 mod convert;
@@ -8,11 +9,13 @@ mod info;
 mod map;
 mod measure;
 mod resize;
+mod snapshot;
 
 use crate::command::Command;
 
 /// All subcommands.
 pub(crate) const COMMANDS: &[&Command] = &[
+    &amend::COMMAND,
     &check::COMMAND,
     &compare::COMMAND,
     &convert::COMMAND,
@@ -21,4 +24,5 @@ pub(crate) const COMMANDS: &[&Command] = &[
     &map::COMMAND,
     &measure::COMMAND,
     &resize::COMMAND,
+    &snapshot::COMMAND,
 ];
