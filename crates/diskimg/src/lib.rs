@@ -9,6 +9,7 @@
 //! | `file` | host files and block devices |
 //! | `raw` | the raw format |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
+//! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
 //!
 //! All are on by default. Reading and writing takes `&self` and may be done from any number of threads at once.
 //!
@@ -87,6 +88,8 @@ pub fn registry() -> Registry {
 pub const FORMATS: &[&FormatDriver] = &[
     #[cfg(feature = "qcow2")]
     &diskimg_qcow2::DRIVER,
+    #[cfg(feature = "vmdk")]
+    &diskimg_vmdk::DRIVER,
     #[cfg(feature = "raw")]
     &diskimg_raw::DRIVER,
 ];

@@ -8,7 +8,7 @@ use diskimg_core::opener::NoReferences;
 use diskimg_core::{BlockDevice, Result, to_usize};
 
 use crate::ops::pattern;
-use crate::subject::{FormatSubject, Opened, Subject, open_image};
+use crate::subject::{FormatSubject, MemOpener, Opened, Subject, open_image};
 
 /// An image over a backing file that is full of a pattern. The storages are called `image` and `base`.
 #[derive(Clone, Debug)]
@@ -51,12 +51,8 @@ impl Subject for OverlaySubject {
         let creator = self.top.driver.creator.expect("a format that creates images");
         (creator.validate)(&options)?;
         let storage = Arc::clone(&disks[0]);
-        (creator.create)(&CreateContext {
-            storage,
-            filename: "image",
-            options: &options,
-            opener: &NoReferences,
-        })
+        let opener = MemOpener::new([("base".to_owned(), Arc::clone(&disks[1]))]);
+        (creator.create)(&CreateContext { storage, filename: "image", options: &options, opener: &opener })
     }
 
     fn open(&self, disks: &[Arc<dyn BlockDevice>], write: bool) -> Result<Opened> {

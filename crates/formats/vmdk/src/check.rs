@@ -2,7 +2,7 @@
 //!
 //! As in qemu-img, what is found ends the check with an error. Linear in the tables, in bounded memory.
 
-use diskimg_core::{BlockDevice as _, CheckReport, Error, Repair, Result, Task, errno};
+use diskimg_core::{CheckReport, Error, Repair, Result, Task, errno};
 
 use crate::geometry::GrainEntry;
 use crate::image::Vmdk;

@@ -66,9 +66,7 @@ pub(crate) fn identity(text: &str) -> Result<Identity, VmdkError> {
         Some(rest) => Some(quoted(rest).ok_or(VmdkError::Invalid)?),
         None => None,
     };
-    let hex = |at: Option<usize>| {
-        at.and_then(|at| number(text.get(at..)?)).ok_or(VmdkError::Invalid)
-    };
+    let hex = |at: Option<usize>| at.and_then(|at| number(text.get(at..)?)).ok_or(VmdkError::Invalid);
     Ok(Identity {
         cid: hex(cid_value(text))?,
         parent_cid: hex(text.find("parentCID").map(|at| at + "parentCID=".len()))?,
@@ -145,7 +143,10 @@ mod tests {
     #[test]
     fn types_that_have_no_text_descriptor_are_refused() {
         let text = |name: &str| format!("createType=\"{name}\"");
-        assert_eq!(text_type(&text("fullDevice")).unwrap_err().to_string(), "Unsupported image type 'fullDevice'");
+        assert_eq!(
+            text_type(&text("fullDevice")).unwrap_err().to_string(),
+            "Unsupported image type 'fullDevice'"
+        );
         assert_eq!(text_type("x").unwrap_err().to_string(), "invalid VMDK image descriptor");
         assert!(text_type(&text(&"x".repeat(128))).is_err());
         assert_eq!(create_type("createType = \"vmfs\"").as_deref(), Some("vmfs"));

@@ -75,7 +75,8 @@ impl DescriptorFile {
         let bytes = read_table(&*self.io, range.start, range.len, MAX_REWRITTEN_DESCRIPTOR, "descriptor")?;
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
         // Positions have to be those of the file: a text that is no text is left alone.
-        let text = std::str::from_utf8(bytes.get(..end).unwrap_or_default()).map_err(|_| VmdkError::Invalid)?;
+        let text =
+            std::str::from_utf8(bytes.get(..end).unwrap_or_default()).map_err(|_| VmdkError::Invalid)?;
         let at = descriptor::cid_value(text).ok_or(VmdkError::Invalid)?;
         let rest = text.get(at..).unwrap_or_default();
         let old_len = rest.find(char::is_whitespace).unwrap_or(rest.len());

@@ -15,11 +15,7 @@ const VERSIONS: [&[u8]; 3] = [b"version=1", b"version=2", b"version=3"];
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "vmdk",
     extensions: &["vmdk"],
-    caps: Caps::WRITE
-        .union(Caps::CREATE)
-        .union(Caps::BACKING)
-        .union(Caps::CHECK)
-        .union(Caps::COMPRESS),
+    caps: Caps::WRITE.union(Caps::CREATE).union(Caps::BACKING).union(Caps::CHECK).union(Caps::COMPRESS),
     options: &options::OPTIONS,
     strong_options: &[],
     probe,
@@ -29,7 +25,8 @@ pub static DRIVER: FormatDriver = FormatDriver {
 };
 
 fn probe(input: &ProbeInput<'_>) -> Score {
-    let is_known = input.head.starts_with(&KDMV) || input.head.starts_with(&COWD) || is_descriptor(input.head);
+    let is_known =
+        input.head.starts_with(&KDMV) || input.head.starts_with(&COWD) || is_descriptor(input.head);
     if is_known { SURE } else { 0 }
 }
 
@@ -65,7 +62,16 @@ mod tests {
         for text in ["KDMV", "COWD", "version=1\n", "# c\n  \n \r\nversion=3\r\n", "# c\r\nversion=2\n"] {
             assert_eq!(score(text), 100, "{text:?}");
         }
-        for text in ["", "VMDK", "version=4\n", "version=1", "\nversion=1\n", "version=1 \n", "# c\n", "x\nversion=1\n"] {
+        for text in [
+            "",
+            "VMDK",
+            "version=4\n",
+            "version=1",
+            "\nversion=1\n",
+            "version=1 \n",
+            "# c\n",
+            "x\nversion=1\n",
+        ] {
             assert_eq!(score(text), 0, "{text:?}");
         }
     }

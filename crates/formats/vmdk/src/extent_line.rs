@@ -134,11 +134,22 @@ mod tests {
 
     #[test]
     fn other_lines_are_skipped_and_broken_ones_refused() {
-        for line in ["", "# RW 100 SPARSE \"a\"", "RW", "RW x SPARSE \"a\"", "RW 0 SPARSE \"a\"", "ddb.x = \"1\"",
-            "RW 100 VMFSRDM \"a\"", "RW -5 SPARSE \"a\"", "RW 100 SPARSE a"] {
+        for line in [
+            "",
+            "# RW 100 SPARSE \"a\"",
+            "RW",
+            "RW x SPARSE \"a\"",
+            "RW 0 SPARSE \"a\"",
+            "ddb.x = \"1\"",
+            "RW 100 VMFSRDM \"a\"",
+            "RW -5 SPARSE \"a\"",
+            "RW 100 SPARSE a",
+        ] {
             assert_eq!(kind(line), None, "{line}");
         }
-        for line in ["RW 100 FLAT \"a\"", "RW 100 FLAT \"a\" -1", "RW 100 SPARSE \"a\" 0", "RW 9 OTHER \"a\" 0"] {
+        for line in
+            ["RW 100 FLAT \"a\"", "RW 100 FLAT \"a\" -1", "RW 100 SPARSE \"a\" 0", "RW 9 OTHER \"a\" 0"]
+        {
             let error = parse(line).unwrap_err();
             assert_eq!(error.to_string(), format!("Invalid extent line: {line}"));
         }

@@ -168,7 +168,8 @@ pub(crate) mod tests {
         assert_eq!(geo.decode(128), Some(GrainEntry::At(65_536)));
         let plain = Geometry { zeroed_grains: false, ..hosted() };
         assert_eq!(plain.decode(1), Some(GrainEntry::At(512)));
-        let se = Geometry { kind: SparseKind::SeSparse { tables: 4096, grains: 8192 }, grain: 4096, ..hosted() };
+        let se =
+            Geometry { kind: SparseKind::SeSparse { tables: 4096, grains: 8192 }, grain: 4096, ..hosted() };
         assert_eq!(se.decode(0x2000_0000_0000_0000), Some(GrainEntry::Zero));
         assert_eq!(se.decode(0x3001_0000_0000_0000), Some(GrainEntry::At(8192 + 4096)));
         assert_eq!(se.decode(0x3000_0000_0000_0001), Some(GrainEntry::At(8192 + (4096 << 12))));

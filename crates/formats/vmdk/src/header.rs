@@ -249,8 +249,7 @@ impl CowdHeader {
 pub(crate) fn read_footer(storage: &dyn BlockDevice) -> Result<Header> {
     let start = storage.len().checked_sub(TRAILER_LEN).ok_or(VmdkError::Footer)?;
     let mut bytes = vec![0; 3 * HEADER_LEN];
-    read_zero_padded(storage, start, &mut bytes)
-        .map_err(|error| error.context("Failed to read footer"))?;
+    read_zero_padded(storage, start, &mut bytes).map_err(|error| error.context("Failed to read footer"))?;
     parse_footer(&bytes).ok_or_else(|| Error::from(VmdkError::Footer))
 }
 
@@ -318,7 +317,8 @@ pub(crate) mod tests {
     #[test]
     fn a_footer_needs_both_of_its_markers() {
         let footer = sample().to_bytes();
-        let good = [marker(1, MarkerKind::Footer), footer.clone(), marker(0, MarkerKind::EndOfStream)].concat();
+        let good =
+            [marker(1, MarkerKind::Footer), footer.clone(), marker(0, MarkerKind::EndOfStream)].concat();
         assert_eq!(parse_footer(&good), Some(sample()));
         let bad = [marker(1, MarkerKind::Table), footer, marker(0, MarkerKind::EndOfStream)].concat();
         assert_eq!(parse_footer(&bad), None);

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use diskimg_core::driver::OpenMode;
 use diskimg_core::{
     BackingRef, BlockDevice, ByteRange, Check, CheckReport, Child, ClusterEncoder, Codec, CompressedClusters,
-    Description, Error, Extent, ExtentFlags, FormatDriver, HostRef, Image, ImageInfo, Limits, Piece, Prealloc,
-    Publish, Repair, Reservation, Result, Task, ZeroMode, len_u64, read_only_error, read_zero_padded, to_usize,
+    Description, Error, Extent, ExtentFlags, FormatDriver, HostRef, Image, ImageInfo, Limits, Piece,
+    Prealloc, Publish, Repair, Reservation, Result, Task, ZeroMode, len_u64, read_only_error,
+    read_zero_padded, to_usize,
 };
 use parking_lot::Mutex;
 
@@ -139,9 +140,8 @@ impl BlockDevice for Vmdk {
         }
         self.before_change(range)?;
         let _alone = self.alone();
-        self.parts.each(range, |part, common| {
-            write_part(part, part.within(common), slice(buf, offset, common))
-        })
+        self.parts
+            .each(range, |part, common| write_part(part, part.within(common), slice(buf, offset, common)))
     }
 
     fn write_zeroes(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
@@ -372,9 +372,9 @@ impl Image for Vmdk {
     fn children(&self) -> Vec<Child> {
         let mut children = vec![Child { role: "file", device: Arc::clone(&self.storage) }];
         let own = self.parts.iter().filter(|part| part.own_file);
-        children.extend(own.filter_map(|part| {
-            Some(Child { role: "extents.", device: Arc::clone(part.storage()?) })
-        }));
+        children.extend(
+            own.filter_map(|part| Some(Child { role: "extents.", device: Arc::clone(part.storage()?) })),
+        );
         children
     }
 

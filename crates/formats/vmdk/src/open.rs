@@ -178,7 +178,8 @@ fn same_file(a: &dyn BlockDevice, b: &dyn BlockDevice) -> bool {
     }
     let name = |device: &dyn BlockDevice| device.describe().filename.to_owned();
     let real = |name: &str| std::fs::canonicalize(name).ok();
-    !name(a).is_empty() && (name(a) == name(b) || real(&name(a)).is_some_and(|path| real(&name(b)) == Some(path)))
+    !name(a).is_empty()
+        && (name(a) == name(b) || real(&name(a)).is_some_and(|path| real(&name(b)) == Some(path)))
 }
 
 fn open_body(

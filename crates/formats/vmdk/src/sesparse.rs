@@ -111,7 +111,8 @@ mod tests {
 
     fn header(set: &[(usize, u64)]) -> Vec<u8> {
         let mut words = vec![0u64; 64];
-        let base = [(0, MAGIC), (8, VERSION), (16, 2048), (24, 8), (32, 64), (80, 1), (128, 8), (136, 8), (144, 16)];
+        let base =
+            [(0, MAGIC), (8, VERSION), (16, 2048), (24, 8), (32, 64), (80, 1), (128, 8), (136, 8), (144, 16)];
         for (offset, value) in base.iter().chain(set) {
             words[offset / 8] = *value;
         }

@@ -173,7 +173,10 @@ mod tests {
         }
         assert!(slices.get(30).is_none() && slices.get(10).is_some());
         let taken = slices.take_dirty();
-        assert_eq!(taken.iter().map(|s| (s.offset, s.part.clone())).collect::<Vec<_>>(), [(10, 2..4), (20, 2..4)]);
+        assert_eq!(
+            taken.iter().map(|s| (s.offset, s.part.clone())).collect::<Vec<_>>(),
+            [(10, 2..4), (20, 2..4)]
+        );
         assert!(slices.change(10, 0, &[1], Some(99)));
         assert_eq!(taken[0].data[0], 0);
         slices.written(&taken, false);

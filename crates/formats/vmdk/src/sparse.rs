@@ -13,7 +13,7 @@ use diskimg_core::{
 use parking_lot::Mutex;
 
 use crate::codec::{Decoders, GrainMarker, MARKER, most_payload};
-use crate::geometry::{Geometry, GrainEntry, SparseKind};
+use crate::geometry::{Geometry, GrainEntry};
 use crate::limits::SECTOR;
 use crate::stream::Stream;
 use crate::tables::{Row, Tables};
@@ -80,12 +80,12 @@ impl SparseExtent {
     pub(crate) fn new(storage: Arc<dyn BlockDevice>, geo: Geometry, stream: Option<Stream>) -> Self {
         let io = any_alignment(&storage);
         let unit = if geo.compressed { SECTOR } else { geo.grain };
-        let next = Mutex::new(storage.len().max(geo.overhead).checked_next_multiple_of(unit).unwrap_or(u64::MAX));
+        let next =
+            Mutex::new(storage.len().max(geo.overhead).checked_next_multiple_of(unit).unwrap_or(u64::MAX));
         let tables = Tables::new(Arc::clone(&io));
         let (decoders, kept) = (Decoders::default(), Mutex::default());
         Self { storage, io, geo, tables, stream, next, decoders, kept }
     }
-
 
     pub(crate) fn row(&self, grain: u64, count: u64) -> Result<Row> {
         match &self.stream {
@@ -177,7 +177,8 @@ impl SparseExtent {
         if len_u64(part) == range.len {
             return self.decode(place, part);
         }
-        let known = self.kept.lock().iter().find(|(known, _)| *known == place).map(|(_, grain)| Arc::clone(grain));
+        let known =
+            self.kept.lock().iter().find(|(known, _)| *known == place).map(|(_, grain)| Arc::clone(grain));
         let grain = match known {
             Some(grain) => grain,
             None => {
@@ -228,11 +229,11 @@ impl SparseExtent {
         let there = self.storage.len().saturating_sub(place);
         payload.resize(to_usize((self.geo.grain / 2 + SECTOR).min(there.max(MARKER))), 0);
         read_zero_padded(&*self.io, place, payload)?;
-        let marker = GrainMarker::parse(payload).filter(|marker| {
-            marker.len > 0 && u64::from(marker.len) <= most_payload(self.geo.grain)
-        });
+        let marker = GrainMarker::parse(payload)
+            .filter(|marker| marker.len > 0 && u64::from(marker.len) <= most_payload(self.geo.grain));
         let marker = marker.ok_or_else(|| {
-            Error::corrupt("The marker of a compressed grain is invalid").with_errno(diskimg_core::errno::EINVAL)
+            Error::corrupt("The marker of a compressed grain is invalid")
+                .with_errno(diskimg_core::errno::EINVAL)
         })?;
         let have = payload.len();
         payload.resize(to_usize(MARKER + u64::from(marker.len)), 0);

@@ -47,7 +47,8 @@ impl NewPayload {
 
 /// What writing an allocated compressed grain gives.
 pub(crate) fn already_written() -> Error {
-    Error::new(ErrorKind::Io, "Could not write to allocated cluster for streamOptimized").with_errno(errno::EIO)
+    Error::new(ErrorKind::Io, "Could not write to allocated cluster for streamOptimized")
+        .with_errno(errno::EIO)
 }
 
 fn no_room() -> Error {
@@ -59,7 +60,8 @@ impl SparseExtent {
     fn allocate(&self, len: u64) -> Result<u64> {
         let mut next = self.next.lock();
         let place = *next;
-        let end = place.checked_add(len).filter(|end| end / SECTOR <= MAX_ENTRY_SECTOR).ok_or_else(no_room)?;
+        let end =
+            place.checked_add(len).filter(|end| end / SECTOR <= MAX_ENTRY_SECTOR).ok_or_else(no_room)?;
         *next = end;
         Ok(place)
     }

@@ -187,7 +187,9 @@ impl Stream {
 
     /// The entries of a table that is in the file.
     fn load(&self, state: &State, table: u64) -> Result<Vec<u32>> {
-        let Some(place) = place_of(state, table) else { return Ok(vec![0; to_usize(self.geo.table_entries)]) };
+        let Some(place) = place_of(state, table) else {
+            return Ok(vec![0; to_usize(self.geo.table_entries)]);
+        };
         let len = self.geo.table_len();
         let bytes = read_table(&*self.io, place, len, len, "grain table")?;
         Ok(entries_of(&bytes))

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use diskimg_core::{
-    BlockDevice, Error, Result, len_u64, read_table, read_zero_padded, to_usize,
-};
+use diskimg_core::{BlockDevice, Error, Result, len_u64, read_table, read_zero_padded, to_usize};
 
 use crate::codec::{Decoders, GrainMarker, MARKER, most_payload};
 use crate::geometry::{Geometry, GrainEntry};
@@ -19,7 +17,8 @@ use crate::stream::{OpenTable, State, Stream, entries_of};
 /// # Errors
 /// `Unsupported` if its end is not laid out so that it can be continued; `Limit`.
 pub(crate) fn take_up(io: &Arc<dyn BlockDevice>, geo: &Geometry, footer: &Header) -> Result<Stream> {
-    let foreign = || Error::unsupported("The end of this stream is not laid out in a way that can be continued");
+    let foreign =
+        || Error::unsupported("The end of this stream is not laid out in a way that can be continued");
     if geo.tables > MAX_STREAM_TABLES {
         return Err(Error::limit("The stream is too large to be written to"));
     }
@@ -28,9 +27,8 @@ pub(crate) fn take_up(io: &Arc<dyn BlockDevice>, geo: &Geometry, footer: &Header
     let tail = geo.directory.checked_sub(SECTOR).filter(|tail| *tail >= geo.overhead).ok_or_else(foreign)?;
     let mut marker = [0; 16];
     read_zero_padded(&**io, tail, &mut marker)?;
-    let announced = parse_marker(&marker).is_some_and(|(_, size, kind)| {
-        size == 0 && kind == MarkerKind::Directory as u32
-    });
+    let announced = parse_marker(&marker)
+        .is_some_and(|(_, size, kind)| size == 0 && kind == MarkerKind::Directory as u32);
     if !announced || directory_end.checked_add(TRAILER_LEN) != Some(io.len()) {
         return Err(foreign());
     }
@@ -68,7 +66,8 @@ pub(crate) fn recover(io: &Arc<dyn BlockDevice>, geo: &Geometry, header: &Header
         let Some(marker) = GrainMarker::parse(&head) else { break };
         let Some(grain) = valid_grain(io, geo, &decoders, tail, marker, &mut payload)? else { break };
         let (table, index) = geo.entry_of(grain);
-        let entries = open.entry(table).or_insert_with(|| OpenTable::new(vec![0; to_usize(geo.table_entries)]));
+        let entries =
+            open.entry(table).or_insert_with(|| OpenTable::new(vec![0; to_usize(geo.table_entries)]));
         if let Some(entry) = entries.entries.get_mut(to_usize(index)) {
             *entry = Geometry::encode(GrainEntry::At(tail));
         }

@@ -18,9 +18,7 @@
 
 use std::sync::Arc;
 
-use diskimg_core::{
-    BlockDevice, Error, ErrorKind, Result, errno, len_u64, read_zero_padded, to_usize,
-};
+use diskimg_core::{BlockDevice, Error, ErrorKind, Result, errno, len_u64, read_zero_padded, to_usize};
 use parking_lot::{Mutex, RwLock};
 
 use crate::geometry::{Geometry, GrainEntry};
@@ -128,12 +126,6 @@ impl Tables {
             entries
         })?;
         if entries.is_empty() { Err(bad_entry()) } else { Ok(Row { entries }) }
-    }
-
-    /// The entry of grain `grain`.
-    pub(crate) fn entry(&self, geo: &Geometry, grain: u64) -> Result<GrainEntry> {
-        let row = self.row(geo, grain, 1)?;
-        row.entries.first().copied().ok_or_else(bad_entry)
     }
 
     /// Sets the entries of `count` grains from `grain` on, in memory. `entry` gives each by its number from 0 on.
