@@ -47,6 +47,16 @@ pub trait Image: BlockDevice {
         None
     }
 
+    /// Looks at the image that comes below it. A format that records its parent's identity refuses another one: the
+    /// image still opens, but what this layer does not hold can't be read.
+    ///
+    /// # Errors
+    /// What a reader of such bytes is told.
+    fn accepts_backing(&self, backing: &dyn Image) -> Result<()> {
+        let _ = backing;
+        Ok(())
+    }
+
     /// The devices that hold it; the first is the primary one, `file`.
     fn children(&self) -> Vec<Child>;
 

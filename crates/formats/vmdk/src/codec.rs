@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn grains_come_back_and_noise_is_stored_longer() {
         let mut noise: Vec<u8> =
-            (0..65_536u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            (0..65_536u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
         noise[0] = 1;
         let (mut encoder, decoders, mut payload) = (Encoder::new(), Decoders::default(), Vec::new());
         for grain in [vec![7; 65_536], noise] {

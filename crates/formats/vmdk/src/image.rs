@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::codec::{Encoder, MARKER};
 use crate::descriptor_file::DescriptorFile;
+use crate::error::VmdkError;
 use crate::limits::SECTOR;
 use crate::parts::{Body, FlatExtent, Part, Parts};
 use crate::sparse::SparseExtent;
@@ -367,6 +368,16 @@ impl Image for Vmdk {
     fn backing(&self) -> Option<BackingRef> {
         let format = Some(crate::DRIVER.name.to_owned());
         self.parent().map(|name| BackingRef { name, format })
+    }
+
+    fn accepts_backing(&self, backing: &dyn Image) -> Result<()> {
+        let parent = backing.as_any().and_then(|parent| parent.downcast_ref::<Self>());
+        let cid = parent.map(|parent| parent.descriptor.identity().cid);
+        if cid == Some(self.descriptor.identity().parent_cid) {
+            Ok(())
+        } else {
+            Err(VmdkError::Invalid.into())
+        }
     }
 
     fn children(&self) -> Vec<Child> {

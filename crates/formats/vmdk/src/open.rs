@@ -67,7 +67,7 @@ impl Opening<'_> {
         }
         let place = ByteRange::new(0, MAX_DESCRIPTOR);
         let text = read_text(&*io, place)?;
-        self.from_text(&text, Place::File, options, opener)
+        self.described_by(&text, Place::File, options, opener)
     }
 
     /// A disk of one sparse extent, which has the descriptor inside.
@@ -100,12 +100,12 @@ impl Opening<'_> {
             Some(name @ (MONOLITHIC | STREAM)) if header.grain > 0 => {
                 self.finish(&text, Place::Embedded(place), name, Parts::default())
             }
-            _ => self.from_text(&text, Place::Embedded(place), options, opener),
+            _ => self.described_by(&text, Place::Embedded(place), options, opener),
         }
     }
 
     /// A disk whose parts the text names.
-    fn from_text(
+    fn described_by(
         self,
         text: &str,
         place: Place,
