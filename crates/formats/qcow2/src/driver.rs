@@ -19,7 +19,9 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Caps::CHECK)
         .union(Caps::COMPRESS)
         .union(Caps::RESIZE)
-        .union(Caps::PREALLOCATE),
+        .union(Caps::BITMAPS)
+        .union(Caps::PREALLOCATE)
+        .union(Caps::SNAPSHOTS),
     options: &options::OPTIONS,
     strong_options: &["encrypt.key-secret"],
     probe,

@@ -8,22 +8,22 @@ use std::sync::{Arc, OnceLock};
 
 use diskimg_core::driver::{Notices, OpenMode};
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description, Error,
-    Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Task, ZeroMode,
-    read_only_error,
+    BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description,
+    Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Snapshots,
+    Task, ZeroMode, read_only_error,
 };
 
 use parking_lot::RwLock;
 
-use crate::bitmap_directory::Bitmap;
-use crate::check::{self, CheckInput};
-use crate::features;
+use crate::bitmaps::{BitmapSet, Recording};
+use crate::check::{self, CheckInput, Repairable};
 use crate::header::{Header, SECTOR};
 use crate::meta::{FixedArea, Meta, MetaParts};
 use crate::open::Parts;
 use crate::read::Decompression;
 use crate::settings::{Overlap, Settings};
-use crate::snapshot_table::{Snapshot, SnapshotTable};
+use crate::snapshot_table::Snapshot;
+use crate::snapshots::{self, Contents};
 
 /// The best size of a large transfer, in bytes.
 const BEST_TRANSFER: u64 = 2 << 20;
@@ -39,14 +39,16 @@ pub(crate) struct Qcow2 {
     pub(crate) notices: Notices,
     pub(crate) version: u32,
     pub(crate) compression_type: u8,
+    /// Held, shared, by every change of the image while it runs; alone by what must see none.
+    pub(crate) change_gate: RwLock<()>,
+    pub(crate) contents: Contents,
     len: AtomicU64,
-    mode: OpenMode,
+    pub(crate) mode: OpenMode,
     backing: Option<BackingRef>,
     pub(crate) snapshots: RwLock<Vec<Snapshot>>,
-    pub(crate) bitmaps: RwLock<Vec<Bitmap>>,
-    filename: String,
+    pub(crate) bitmaps: BitmapSet,
+    pub(crate) filename: String,
     preallocated: OnceLock<bool>,
-    changed: AtomicBool,
     has_new_payloads: AtomicBool,
 }
 
@@ -58,7 +60,8 @@ impl Qcow2 {
             let format = header.extensions.backing_format.clone();
             BackingRef { name, format }
         });
-        let fixed = fixed_areas(header, &parts.snapshots);
+        let mut fixed = snapshot_areas(header, &parts.snapshots.snapshots);
+        fixed.extend(bitmap_area(header));
         let (version, compression_type, len) = (header.version, header.compression_type, header.disk_size());
         let meta = Meta::new(MetaParts {
             storage: Arc::clone(&parts.storage),
@@ -80,14 +83,15 @@ impl Qcow2 {
             notices: parts.notices,
             version,
             compression_type,
+            change_gate: RwLock::new(()),
+            contents: Contents::default(),
             len: AtomicU64::new(len),
             mode: parts.mode,
             backing,
             snapshots: RwLock::new(parts.snapshots.snapshots),
-            bitmaps: RwLock::new(parts.bitmaps),
+            bitmaps: BitmapSet::new(parts.bitmaps),
             filename: parts.filename,
             preallocated: OnceLock::new(),
-            changed: AtomicBool::new(false),
             has_new_payloads: AtomicBool::new(false),
         }
     }
@@ -118,24 +122,26 @@ impl Qcow2 {
     }
 
     pub(crate) fn has_bitmaps(&self) -> bool {
-        !self.bitmaps.read().is_empty()
+        !self.bitmaps.is_empty()
     }
 
-    /// A bitmap that nothing can be done with but removing it.
-    pub(crate) fn inconsistent_bitmap(&self) -> Option<String> {
-        self.bitmaps.read().iter().find(|bitmap| bitmap.is_in_use()).map(|bitmap| bitmap.name.clone())
+    /// Refuses to change anything where nothing may be written.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.mode.write { self.meta.check_usable() } else { Err(read_only_error()) }
     }
 
-    /// Called before every change: refuses it where nothing may be written, and takes back the word of autoclear bits.
+    /// Called before every change: refuses it where nothing may be written, and lets bitmaps record. Before a change of
+    /// what the guest reads there is [`Qcow2::before_write`].
     pub(crate) fn before_change(&self) -> Result<()> {
-        if !self.mode.write {
-            return Err(read_only_error());
-        }
-        self.meta.check_usable()?;
-        if !self.changed.swap(true, Ordering::AcqRel) && self.has_bitmaps() {
-            self.meta.clear_autoclear(features::BITMAPS)?;
-        }
-        Ok(())
+        self.check_writable()?;
+        self.begin_recording()
+    }
+
+    /// Called before every change of what the guest reads in `range`: bitmaps record it when what is returned is dropped.
+    pub(crate) fn before_write(&self, range: ByteRange) -> Result<Recording<'_>> {
+        let recording = self.bitmaps.record(range);
+        self.before_change()?;
+        Ok(recording)
     }
 
     /// Payloads need not end on a sector: the file is rounded up when the image is closed.
@@ -169,26 +175,33 @@ impl Qcow2 {
     }
 }
 
-/// Metadata outside of the active tables.
-fn fixed_areas(header: &Header, table: &SnapshotTable) -> Vec<FixedArea> {
-    let cluster = header.geometry().cluster_size();
-    let mut areas = Vec::new();
-    let mut add = |offset: u64, len: u64, kind, name| {
-        if len > 0 {
-            let range = ByteRange::new(offset, len).align_outwards(cluster);
-            areas.push(FixedArea { range, kind, name });
-        }
-    };
-    add(header.snapshots_offset, table.len, Overlap::SNAPSHOT_TABLE, "snapshot table");
-    for snapshot in &table.snapshots {
-        let len = u64::from(snapshot.l1_size) * 8;
-        add(snapshot.l1_offset, len, Overlap::INACTIVE_L1, "inactive L1 table");
-    }
-    if let Some(bitmaps) = &header.extensions.bitmaps {
-        let (offset, len) = (bitmaps.directory_offset, bitmaps.directory_size);
-        add(offset, len, Overlap::BITMAP_DIRECTORY, "bitmap directory");
-    }
-    areas
+/// The clusters of some metadata; `None`: it is empty.
+fn fixed_area(
+    header: &Header,
+    offset: u64,
+    len: u64,
+    kind: Overlap,
+    name: &'static str,
+) -> Option<FixedArea> {
+    let range = ByteRange::new(offset, len).align_outwards(header.geometry().cluster_size());
+    (len > 0).then_some(FixedArea { range, kind, name })
+}
+
+/// Where the snapshot table and the L1 tables of snapshots are.
+pub(crate) fn snapshot_areas(header: &Header, snapshots: &[Snapshot]) -> Vec<FixedArea> {
+    let len = snapshots::table::stored_len(snapshots);
+    let table = (header.snapshots_offset, len, Overlap::SNAPSHOT_TABLE, "snapshot table");
+    let l1 = snapshots.iter().map(|snapshot| {
+        (snapshot.l1_offset, u64::from(snapshot.l1_size) * 8, Overlap::INACTIVE_L1, "inactive L1 table")
+    });
+    let all = std::iter::once(table).chain(l1);
+    all.filter_map(|(offset, len, kind, name)| fixed_area(header, offset, len, kind, name)).collect()
+}
+
+fn bitmap_area(header: &Header) -> Option<FixedArea> {
+    let bitmaps = header.extensions.bitmaps.as_ref()?;
+    let (offset, len) = (bitmaps.directory_offset, bitmaps.directory_size);
+    fixed_area(header, offset, len, Overlap::BITMAP_DIRECTORY, "bitmap directory")
 }
 
 impl BlockDevice for Qcow2 {
@@ -210,22 +223,27 @@ impl BlockDevice for Qcow2 {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
-        self.meta.check_usable()?;
-        self.read_guest(offset, buf)
+        self.contents.read(|| {
+            ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
+            self.meta.check_usable()?;
+            self.read_guest(offset, buf)
+        })
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let _shared = self.change_gate.read();
         ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
         self.write_guest(offset, buf)
     }
 
     fn write_zeroes(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
+        let _shared = self.change_gate.read();
         range.check_within(self.disk_len())?;
         self.zero_guest(range, how)
     }
 
     fn discard(&self, range: ByteRange) -> Result<()> {
+        let _shared = self.change_gate.read();
         range.check_within(self.disk_len())?;
         self.discard_guest(range)
     }
@@ -252,6 +270,7 @@ impl BlockDevice for Qcow2 {
     }
 
     fn reserve(&self, range: ByteRange) -> Result<Option<Reservation<'_>>> {
+        let _shared = self.change_gate.read();
         range.check_within(self.disk_len())?;
         self.reserve_guest(range)
     }
@@ -269,7 +288,7 @@ impl Image for Qcow2 {
     }
 
     fn info(&self) -> Result<ImageInfo> {
-        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots.read(), &self.bitmaps.read()))
+        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots.read(), &self.bitmaps.stored()))
     }
 
     fn backing(&self) -> Option<BackingRef> {
@@ -286,6 +305,14 @@ impl Image for Qcow2 {
         Some(self)
     }
 
+    fn as_snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn as_bitmaps(&self) -> Option<&dyn Bitmaps> {
+        Some(self)
+    }
+
     fn as_compressed(&self) -> Option<&dyn CompressedClusters> {
         Some(self)
     }
@@ -293,10 +320,13 @@ impl Image for Qcow2 {
 
 impl Check for Qcow2 {
     fn check(&self, repair: Repair, say: &mut dyn FnMut(&str), task: &Task<'_>) -> Result<CheckReport> {
+        if repair != Repair::Nothing {
+            return self.repair(repair, say, task);
+        }
         if self.mode.write {
             self.meta.flush()?;
         }
-        let bitmaps = self.bitmaps.read();
+        let bitmaps = self.bitmaps.stored();
         self.meta.with_tables(|tables| {
             let input = CheckInput {
                 storage: &*self.storage,
@@ -307,14 +337,40 @@ impl Check for Qcow2 {
                 bitmaps: &bitmaps,
                 data_file: self.data_file.is_some(),
             };
-            check::check(input, repair, say, task)
+            check::check(input, say, task)
         })
+    }
+}
+
+impl Qcow2 {
+    fn repair(&self, repair: Repair, say: &mut dyn FnMut(&str), task: &Task<'_>) -> Result<CheckReport> {
+        if !self.mode.write {
+            return Err(read_only_error());
+        }
+        let bitmaps = self.bitmaps.stored();
+        self.meta.overhaul(|parts| {
+            let mut image = Repairable {
+                storage: &*self.storage,
+                header: &mut parts.header,
+                l1: &mut parts.l1,
+                reftable: &mut parts.reftable,
+                bitmaps: &bitmaps,
+                data_file: self.data_file.is_some(),
+                unsure: false,
+            };
+            let result = check::repair(&mut image, repair, say, task);
+            parts.unsure = image.unsure;
+            parts.sound =
+                result.as_ref().is_ok_and(|report| report.corruptions == 0 && report.check_errors == 0);
+            result
+        })?
     }
 }
 
 impl Drop for Qcow2 {
     fn drop(&mut self) {
         if self.mode.write && self.meta.check_usable().is_ok() {
+            self.close_bitmaps();
             let _ = self.round_up_file();
             self.meta.close();
         }

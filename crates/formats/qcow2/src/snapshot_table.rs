@@ -11,9 +11,9 @@ use crate::header::{Header, SNAPSHOT_HEAD_LEN};
 use crate::limits::{MAX_SNAPSHOT_EXTRA, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS};
 
 /// Entries start at multiples of it, in bytes.
-const ENTRY_ALIGN: u64 = 8;
+pub(crate) const ENTRY_ALIGN: u64 = 8;
 /// Extra data that is understood, in bytes: VM state size, disk size, instruction count.
-const KNOWN_EXTRA: u32 = 24;
+pub(crate) const KNOWN_EXTRA: u32 = 24;
 /// Extra data that version 3 demands, in bytes.
 pub(crate) const V3_EXTRA: u32 = 16;
 /// Bytes of an identifier that are shown.
@@ -21,7 +21,7 @@ const SHOWN_ID: usize = 127;
 /// Bytes of a name that are shown.
 const SHOWN_NAME: usize = 255;
 /// Stands for "not recorded".
-const NO_ICOUNT: u64 = u64::MAX;
+pub(crate) const NO_ICOUNT: u64 = u64::MAX;
 
 /// A snapshot as the table has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,17 +9,21 @@
 //! Memory: L2 slices [`L2_CACHE`], refcount slices [`REFCOUNT_CACHE`], and the L1 and refcount tables as they are.
 
 mod alloc;
+mod areas;
 mod corrupt;
 mod epoch;
 mod grow;
 mod inflight;
 mod l2;
+mod overhaul;
 mod overlap;
 pub(crate) mod refcounts;
 mod requests;
 mod slices;
 mod survey;
+mod switch;
 mod table;
+mod trees;
 mod write_back;
 
 use std::collections::HashSet;
@@ -37,8 +41,8 @@ pub(crate) use l2::SliceView;
 pub(crate) use overlap::FixedArea;
 pub(crate) use requests::NewEntry;
 pub(crate) use table::MemTable;
+pub(crate) use trees::Shift;
 
-use crate::entry::{L1Entry, REFTABLE_RESERVED};
 use crate::geometry::Geometry;
 use crate::header::Header;
 use crate::settings::Overlap;
@@ -89,6 +93,8 @@ pub(crate) struct Meta {
     writable: bool,
     /// Corruption was found and reported.
     reported: AtomicBool,
+    /// Nobody knows what the header on the host is.
+    given_up: AtomicBool,
 }
 
 /// What is known in memory; behind one lock.
@@ -146,11 +152,7 @@ impl Meta {
             refblocks: HashSet::new(),
         };
         if parts.writable {
-            let cluster_of = |offset: u64| Some(offset >> geo.cluster_bits).filter(|cluster| *cluster != 0);
-            index.l2_tables =
-                parts.l1.iter().filter_map(|entry| cluster_of(L1Entry(*entry).offset())).collect();
-            index.refblocks =
-                parts.reftable.iter().filter_map(|entry| cluster_of(entry & !REFTABLE_RESERVED)).collect();
+            index.take_tables(geo, &parts.l1, &parts.reftable);
         }
         let state = State {
             geo,
@@ -174,6 +176,7 @@ impl Meta {
             notices: parts.notices,
             writable: parts.writable,
             reported: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
         }
     }
 
