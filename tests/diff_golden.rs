@@ -27,6 +27,7 @@ const PAGES: &[(&str, &str)] = &[
     ("map-help", "map --help"),
     ("measure-help", "measure --help"),
     ("resize-help", "resize --help"),
+    ("bitmap-help", "bitmap --help"),
     ("create-no-name", "create"),
     ("info-no-name", "info"),
     ("convert-no-name", "convert"),
@@ -35,6 +36,10 @@ const PAGES: &[(&str, &str)] = &[
     ("map-no-name", "map"),
     ("measure-no-name", "measure"),
     ("resize-no-name", "resize"),
+    ("bitmap-no-action", "bitmap"),
+    ("bitmap-no-name", "bitmap --add a.qcow2"),
+    ("bitmap-unknown-option", "bitmap --add -q a.qcow2 b"),
+    ("bitmap-no-merge-source", "bitmap --merge"),
     ("create-unknown-option", "create --nosuch"),
     ("create-missing-value", "create -f"),
     ("options-raw", "create -f raw -o help"),
@@ -54,7 +59,7 @@ const PAGES: &[(&str, &str)] = &[
 ];
 
 /// Commands that the installed one lists and ours does not have yet.
-const COMMANDS_TO_COME: &[&str] = &["amend", "bench", "bitmap", "commit", "dd", "rebase", "snapshot"];
+const COMMANDS_TO_COME: &[&str] = &["amend", "bench", "commit", "dd", "rebase", "snapshot"];
 
 fn main() -> std::process::ExitCode {
     let refresh = std::env::var_os("DISKIMG_REFRESH_GOLDEN").is_some();

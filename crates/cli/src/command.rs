@@ -93,6 +93,20 @@ pub(crate) enum Key {
     Shrink,
     /// Preallocation of new space.
     Preallocation,
+    /// Make a bitmap.
+    AddBitmap,
+    /// Remove a bitmap.
+    RemoveBitmap,
+    /// Clear a bitmap.
+    ClearBitmap,
+    /// Let a bitmap record.
+    EnableBitmap,
+    /// Let it record no more.
+    DisableBitmap,
+    /// Merge another bitmap into it.
+    MergeBitmap,
+    /// Bytes that a bit stands for.
+    Granularity,
 }
 
 /// An option without a value.

@@ -1,5 +1,6 @@
 //! The subcommands, one file each: option table, help page, typed arguments, and the call of the library.
 
+mod bitmap;
 mod check;
 mod compare;
 mod convert;
@@ -13,6 +14,7 @@ use crate::command::Command;
 
 /// All subcommands.
 pub(crate) const COMMANDS: &[&Command] = &[
+    &bitmap::COMMAND,
     &check::COMMAND,
     &compare::COMMAND,
     &convert::COMMAND,
