@@ -30,14 +30,6 @@ pub const PENDING: &[Accepted] = &[
     pending("measure/snapshots: measure -O qcow2 -l snapshot.id=2 a.qcow2", SNAPSHOT),
     pending("measure/snapshots: measure -O qcow2 -l nosuch a.qcow2", SNAPSHOT),
     pending("measure/snapshots: measure -O qcow2 -l '' a.qcow2", SNAPSHOT),
-    pending("resize/bitmaps: resize a.qcow2 8M && check a.qcow2 && info a.qcow2", BITMAPS),
-    pending("resize/bitmaps: resize a.qcow2 600M && check a.qcow2", BITMAPS),
-    pending("resize/bitmaps: resize --shrink a.qcow2 1M && check a.qcow2 && info a.qcow2", BITMAPS),
-    pending("resize/bitmaps: resize --preallocation=metadata a.qcow2 8M && check a.qcow2", BITMAPS),
-    pending("open/bitmaps/nothing patched", BITMAPS),
-    pending("open/bitmaps/in use", BITMAPS),
-    pending("open/bitmaps/granularity 9", BITMAPS),
-    pending("open/bitmaps/table beyond the end", BITMAPS),
     pending("open/v3/version 1", FORMAT),
 ];
 
@@ -46,7 +38,5 @@ const fn pending(case: &'static str, reason: &'static str) -> Accepted {
 }
 
 const SNAPSHOT: &str = "an internal snapshot is not read as a source (`-l`) yet";
-
-const BITMAPS: &str = "an image with dirty bitmaps is not resized yet";
 
 const FORMAT: &str = "formats that ours does not have yet are unknown to it";
