@@ -28,6 +28,7 @@ const PAGES: &[(&str, &str)] = &[
     ("measure-help", "measure --help"),
     ("resize-help", "resize --help"),
     ("bitmap-help", "bitmap --help"),
+    ("snapshot-help", "snapshot --help"),
     ("create-no-name", "create"),
     ("info-no-name", "info"),
     ("convert-no-name", "convert"),
@@ -40,6 +41,9 @@ const PAGES: &[(&str, &str)] = &[
     ("bitmap-no-name", "bitmap --add a.qcow2"),
     ("bitmap-unknown-option", "bitmap --add -q a.qcow2 b"),
     ("bitmap-no-merge-source", "bitmap --merge"),
+    ("snapshot-no-name", "snapshot"),
+    ("snapshot-mixed", "snapshot -c a -d b c"),
+    ("snapshot-ambiguous", "snapshot --= c"),
     ("create-unknown-option", "create --nosuch"),
     ("create-missing-value", "create -f"),
     ("options-raw", "create -f raw -o help"),
@@ -59,7 +63,7 @@ const PAGES: &[(&str, &str)] = &[
 ];
 
 /// Commands that the installed one lists and ours does not have yet.
-const COMMANDS_TO_COME: &[&str] = &["amend", "bench", "commit", "dd", "rebase", "snapshot"];
+const COMMANDS_TO_COME: &[&str] = &["amend", "bench", "commit", "dd", "rebase"];
 
 fn main() -> std::process::ExitCode {
     let refresh = std::env::var_os("DISKIMG_REFRESH_GOLDEN").is_some();

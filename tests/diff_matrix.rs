@@ -41,6 +41,8 @@ mod open;
 mod pending;
 #[path = "diff_matrix/resize.rs"]
 mod resize;
+#[path = "diff_matrix/snapshot.rs"]
+mod snapshot;
 mod support;
 
 /// The tables must not shrink below this.
@@ -62,6 +64,7 @@ fn main() -> std::process::ExitCode {
         open::cases(),
         bitmap::cases(),
         resize::cases(),
+        snapshot::cases(),
     ];
     support::suite::run_cases(
         tables.into_iter().flatten().collect(),

@@ -120,11 +120,8 @@ const MARKS: &[&str] = &[
     "measure -O qcow2 -o compat=0.10 a.qcow2",
 ];
 
-const RESIZES: &[&str] = &[
-    "resize a.qcow2 20M",
-    "resize a.qcow2 600M",
-    "resize --shrink a.qcow2 1M && resize a.qcow2 4M",
-];
+const RESIZES: &[&str] =
+    &["resize a.qcow2 20M", "resize a.qcow2 600M", "resize --shrink a.qcow2 1M && resize a.qcow2 4M"];
 
 const BROKEN: &[&str] = &[
     "info a.qcow2",

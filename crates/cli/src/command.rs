@@ -107,6 +107,14 @@ pub(crate) enum Key {
     MergeBitmap,
     /// Bytes that a bit stands for.
     Granularity,
+    /// List snapshots.
+    List,
+    /// Create a snapshot.
+    Create,
+    /// Apply a snapshot.
+    Apply,
+    /// Delete a snapshot.
+    Delete,
 }
 
 /// An option without a value.

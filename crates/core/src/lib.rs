@@ -16,6 +16,7 @@
 
 mod amend;
 mod bitmap;
+mod chunk_cache;
 mod cursor;
 mod device;
 mod dirty;
@@ -41,6 +42,7 @@ mod zero;
 
 pub use amend::{Amend, AmendInput};
 pub use bitmap::{BitmapInfo, Bitmaps, NewBitmap, inconsistent_bitmap, unknown_bitmap};
+pub use chunk_cache::ChunkCache;
 pub use cursor::Cursor;
 pub use device::{BlockDevice, Description, Limits, Prealloc, ZeroMode, read_only_error};
 pub use dirty::DirtyBitmap;

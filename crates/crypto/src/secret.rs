@@ -11,7 +11,6 @@ use crate::base64;
 
 /// What objects of this kind are called.
 const KIND: &str = "secret";
-const PROPERTIES: [&str; 7] = ["qom-type", "id", "data", "file", "format", "iv", "keyid"];
 /// Bytes of the key that secrets are wrapped with.
 const KEY_LEN: usize = 32;
 /// Bytes of a block of AES.
@@ -51,6 +50,10 @@ impl fmt::Debug for SecretObject {
 }
 
 impl SecretObject {
+    /// The names of its properties.
+    pub const PROPERTIES: &'static [&'static str] =
+        &["qom-type", "id", "data", "file", "format", "iv", "keyid"];
+
     /// From properties with their values; of several with one name the last counts.
     ///
     /// | property | meaning |
@@ -75,9 +78,6 @@ impl SecretObject {
             return Err(Error::invalid(format!("Parameter 'qom-type' does not accept value '{kind}'")));
         }
         let id = get("id").ok_or_else(|| Error::invalid("Parameter 'id' is missing"))?;
-        if let Some((unknown, _)) = properties.iter().find(|(name, _)| !PROPERTIES.contains(name)) {
-            return Err(Error::invalid(format!("Parameter '{unknown}' is unexpected")));
-        }
         let base64 = match get("format") {
             None | Some("raw") => false,
             Some("base64") => true,
@@ -85,6 +85,9 @@ impl SecretObject {
                 return Err(Error::invalid(format!("Parameter 'format' does not accept value '{other}'")));
             }
         };
+        if let Some((unknown, _)) = properties.iter().find(|(name, _)| !Self::PROPERTIES.contains(name)) {
+            return Err(Error::invalid(format!("Parameter '{unknown}' is unexpected")));
+        }
         check_id(id)?;
         let value = match (get("data"), get("file")) {
             (Some(_), Some(_)) => return Err(Error::invalid("'file' and 'data' are mutually exclusive")),
@@ -125,6 +128,9 @@ impl SecretObject {
             Value::File(name) => read_file(name)?,
         };
         let mut value = match &self.wrapping {
+            Some(keyid) if *keyid == self.id => {
+                return Err(Error::invalid(format!("Secret with id '{keyid}' has no data")));
+            }
             Some(keyid) => {
                 let wrapped = Wrapped::new(secrets, keyid, self.iv.as_deref())?;
                 let sealed = if self.base64 { base64::decode(&stored)? } else { stored };
@@ -207,3 +213,6 @@ impl Wrapped {
         Ok(value)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ pub mod map;
 pub mod measure;
 mod parallel;
 pub mod resize;
+pub mod snapshot;
 mod told;
 
 pub use bitmap::{BitmapAction, change_bitmap};
@@ -30,3 +31,4 @@ pub use info::{ImageReport, describe, describe_chain};
 pub use map::{MapEntry, map};
 pub use measure::measure;
 pub use resize::{NewSize, ResizeOptions, resize};
+pub use snapshot::SnapshotName;

@@ -101,7 +101,7 @@ impl Args {
             }
             Key::Backing => self.source = Some(value.text(ui)?),
             Key::BackingFormat => self.source_format = Some(value.text(ui)?),
-            Key::Object => objects::check(ui, value)?,
+            Key::Object => objects::add(ui, value)?,
             key => self.image.take(ui, key, value)?,
         }
         Ok(())

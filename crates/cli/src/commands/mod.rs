@@ -9,6 +9,7 @@ mod info;
 mod map;
 mod measure;
 mod resize;
+mod snapshot;
 
 use crate::command::Command;
 
@@ -23,4 +24,5 @@ pub(crate) const COMMANDS: &[&Command] = &[
     &map::COMMAND,
     &measure::COMMAND,
     &resize::COMMAND,
+    &snapshot::COMMAND,
 ];
