@@ -1,5 +1,6 @@
 //! The subcommands, one file each: option table, help page, typed arguments, and the call of the library.
 
+mod amend;
 mod bitmap;
 mod check;
 mod compare;
@@ -15,6 +16,7 @@ use crate::command::Command;
 
 /// All subcommands.
 pub(crate) const COMMANDS: &[&Command] = &[
+    &amend::COMMAND,
     &bitmap::COMMAND,
     &check::COMMAND,
     &compare::COMMAND,
