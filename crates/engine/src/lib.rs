@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 pub mod amend;
+pub mod backup;
 pub mod bitmap;
 pub mod check;
 pub mod compare;
