@@ -12,7 +12,7 @@
 
 use diskimg_chain::Node;
 use diskimg_core::{
-    BlockDevice as _, Bitmaps, ByteRange, DirtyBitmap, Error, NewBitmap, Result, Task, ZeroMode, to_usize,
+    Bitmaps, BlockDevice as _, ByteRange, DirtyBitmap, Error, NewBitmap, Result, Task, ZeroMode, to_usize,
     unknown_bitmap,
 };
 
@@ -63,7 +63,12 @@ pub fn increment(disk: &Node, name: &str, target: &Node, task: &Task<'_>) -> Res
 ///
 /// # Errors
 /// What reading and writing say; `Cancelled`.
-pub fn copy_marked(disk: &Node, marks: &DirtyBitmap, target: &Node, task: &Task<'_>) -> Result<IncrementReport> {
+pub fn copy_marked(
+    disk: &Node,
+    marks: &DirtyBitmap,
+    target: &Node,
+    task: &Task<'_>,
+) -> Result<IncrementReport> {
     let marked = marks.dirty_bytes();
     let mut report = IncrementReport { marked, copied: 0 };
     let mut done = 0;
