@@ -9,6 +9,8 @@ mod accepted;
 mod alone;
 #[path = "diff_matrix/amend.rs"]
 mod amend;
+#[path = "diff_matrix/bitmap.rs"]
+mod bitmap;
 #[path = "diff_matrix/check.rs"]
 mod check;
 #[path = "diff_matrix/compare.rs"]
@@ -63,6 +65,7 @@ fn main() -> std::process::ExitCode {
         names::cases(),
         odd::cases(),
         open::cases(),
+        bitmap::cases(),
         resize::cases(),
         snapshot::cases(),
     ];
