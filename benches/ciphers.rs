@@ -1,5 +1,5 @@
 //! How fast sectors are encrypted and decrypted on one core, by cipher and mode.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::expect_used)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use diskimg::crypto::{CipherAlg, CipherMode, CipherSpec, Hash, IvGen, SectorCipher};
