@@ -7,6 +7,10 @@
 mod accepted;
 #[path = "diff_matrix/alone.rs"]
 mod alone;
+#[path = "diff_matrix/amend.rs"]
+mod amend;
+#[path = "diff_matrix/bitmap.rs"]
+mod bitmap;
 #[path = "diff_matrix/check.rs"]
 mod check;
 #[path = "diff_matrix/compare.rs"]
@@ -48,6 +52,7 @@ const LEAST: usize = 2000;
 
 fn main() -> std::process::ExitCode {
     let tables = [
+        amend::cases(),
         check::cases(),
         compare::cases(),
         convert::cases(),
@@ -60,6 +65,7 @@ fn main() -> std::process::ExitCode {
         names::cases(),
         odd::cases(),
         open::cases(),
+        bitmap::cases(),
         resize::cases(),
         snapshot::cases(),
     ];
