@@ -67,9 +67,6 @@ pub const ACCEPTED: &[Accepted] = &[
         what: &["exit", "stderr", "names"],
         reason: CRASH,
     },
-    Accepted { case: "create refused/empty: create -f bochs a.raw 1M", what: &["stderr"], reason: TO_COME },
-    Accepted { case: "convert/source: convert -O bochs s.raw out.raw", what: &["stderr"], reason: TO_COME },
-    Accepted { case: "measure size/empty: measure --size 1M -O bochs", what: &["stderr"], reason: TO_COME },
     Accepted { case: "names/small: info http://localhost:1/a", what: &["stderr"], reason: MODULE },
     Accepted {
         case: "names/map/json:{\"driver\":\"raw\",\"offset\":1,\"file.filename\":\"r.raw\"}",
@@ -104,7 +101,5 @@ const ABORT: &str = "qemu-img aborts on an assertion: it can't map a raw window 
 
 const OVERFLOW: &str =
     "qemu-img adds start and length of a map without looking for an overflow, and lists nothing";
-
-const TO_COME: &str = "formats that ours does not have yet are unknown to it";
 
 const MODULE: &str = "the installed one speaks of its own packages";

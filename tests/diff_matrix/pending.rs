@@ -38,7 +38,6 @@ pub const PENDING: &[Accepted] = &[
     pending("open/bitmaps/in use", BITMAPS),
     pending("open/bitmaps/granularity 9", BITMAPS),
     pending("open/bitmaps/table beyond the end", BITMAPS),
-    pending("open/v3/dirty bit", REPAIR),
     pending("open/v3/version 1", FORMAT),
 ];
 
@@ -49,7 +48,5 @@ const fn pending(case: &'static str, reason: &'static str) -> Accepted {
 const SNAPSHOT: &str = "an internal snapshot is not read as a source (`-l`) yet";
 
 const BITMAPS: &str = "an image with dirty bitmaps is not resized yet";
-
-const REPAIR: &str = "an image that was not closed cleanly is not repaired yet, and so not written to";
 
 const FORMAT: &str = "formats that ours does not have yet are unknown to it";

@@ -59,7 +59,7 @@ fn flags_and_backing(report: &ImageReport) -> Vec<(&'static str, String)> {
     if let Some(size) = report.cluster_size {
         lines.push(("cluster_size", size.to_string()));
     }
-    if report.dirty {
+    if report.dirty == Some(true) {
         lines.push(("cleanly shut down", "no".to_owned()));
     }
     if let Some(backing) = &report.backing {
@@ -100,16 +100,8 @@ pub(crate) fn json(report: &ImageReport) -> Value {
     put("compressed", report.compressed.then_some(Value::Bool(true)));
     put("encrypted", report.encrypted.then_some(Value::Bool(true)));
     put("backing-filename", backing.map(|backing| backing.name.as_str().into()));
-    put("dirty-flag", knows_dirty(report).then_some(Value::Bool(report.dirty)));
+    put("dirty-flag", report.dirty.map(Value::Bool));
     Value::Object(object)
-}
-
-/// Null devices don't tell whether they are dirty, and raw images pass on what their file tells.
-fn knows_dirty(report: &ImageReport) -> bool {
-    match report.children.first() {
-        Some((_, file)) if report.format == "raw" => knows_dirty(file),
-        _ => !report.format.starts_with("null-"),
-    }
 }
 
 fn specific(format: &str, values: &[(&'static str, InfoValue)]) -> Value {
@@ -165,6 +157,7 @@ mod tests {
             virtual_size: 197_120,
             actual_size: Some(200_704),
             specific: Some(Vec::new()),
+            dirty: Some(false),
             is_protocol: true,
             ..ImageReport::default()
         };
@@ -174,7 +167,7 @@ mod tests {
             virtual_size: 1 << 30,
             actual_size: Some(200_704),
             cluster_size: Some(65536),
-            dirty: true,
+            dirty: Some(true),
             backing: Some(BackingReport {
                 name: "base.qcow2".into(),
                 full_name: Some("sub/base.qcow2".into()),

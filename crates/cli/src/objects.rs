@@ -1,12 +1,12 @@
-//! `--object`: user-creatable objects. Secrets are the only kind there is; they are checked here.
+//! `--object`: user-creatable objects. Secrets are the only kind there is; they are kept for the whole run.
 
 use diskimg::core::options::split_options;
+use diskimg::crypto::SecretObject;
 
 use crate::command::Value;
 use crate::ui::{Exit, Ui};
 
 const SECRET: &str = "secret";
-const SECRET_PROPERTIES: [&str; 7] = ["qom-type", "id", "data", "file", "format", "iv", "keyid"];
 const SECRET_HELP: &str = "secret options:
   data=<string>
   file=<string>
@@ -17,15 +17,19 @@ const SECRET_HELP: &str = "secret options:
 
 type Properties = Vec<(String, String)>;
 
-/// Checks the value of `--object`; asking for help ends the program.
-pub(crate) fn check(ui: &Ui, value: Value) -> Result<(), Exit> {
+/// Makes the object of an `--object`; images that are opened from now on find it. Asking for help ends the program.
+///
+/// What the library does: [`SecretObject::new`] with the properties, then [`SecretObject::add_to`] the secrets that go
+/// into the context ([`diskimg::Context::with_secrets`]).
+pub(crate) fn add(ui: &Ui, value: Value) -> Result<(), Exit> {
     let text = value.text(ui)?;
     let properties = if text.starts_with('{') { from_json(ui, &text)? } else { from_list(ui, &text)? };
-    let kind = get(&properties, "qom-type").ok_or_else(|| ui.fail("Parameter 'qom-type' is missing"))?;
-    if kind != SECRET {
-        return Err(ui.fail(format!("Parameter 'qom-type' does not accept value '{kind}'")));
+    if get(&properties, "qom-type").is_none() {
+        return Err(ui.fail("Parameter 'qom-type' is missing"));
     }
-    check_secret(ui, &properties)
+    let named = properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let added = SecretObject::new(named).and_then(|secret| ui.with_secrets(|secrets| secret.add_to(secrets)));
+    added.map_err(|error| ui.library_error(&error))
 }
 
 fn get<'a>(properties: &'a Properties, name: &str) -> Option<&'a str> {
@@ -51,36 +55,20 @@ fn from_list(ui: &Ui, text: &str) -> Result<Properties, Exit> {
     Ok(properties)
 }
 
+/// `{"qom-type": KIND, …}`: all values are strings.
 fn from_json(ui: &Ui, text: &str) -> Result<Properties, Exit> {
     let value: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(text).map_err(|error| ui.fail(format!("JSON parse error, {error}")))?;
-    let text_of = |value: serde_json::Value| match value {
-        serde_json::Value::String(text) => text,
-        other => other.to_string(),
-    };
-    Ok(value.into_iter().map(|(name, value)| (name, text_of(value))).collect())
-}
-
-fn check_secret(ui: &Ui, properties: &Properties) -> Result<(), Exit> {
-    let Some(id) = get(properties, "id") else {
-        return Err(ui.fail("Parameter 'id' is missing"));
-    };
-    if let Some((unknown, _)) =
-        properties.iter().find(|(name, _)| !SECRET_PROPERTIES.contains(&name.as_str()))
-    {
-        return Err(ui.fail(format!("Parameter '{unknown}' is unexpected")));
+    let mut properties = Properties::new();
+    for (name, value) in value {
+        match value {
+            serde_json::Value::String(text) => properties.push((name, text)),
+            // Whether there is such a property is another question, and comes first.
+            other if !SecretObject::PROPERTIES.contains(&name.as_str()) => {
+                properties.push((name, other.to_string()));
+            }
+            _ => return Err(ui.fail(format!("Invalid parameter type for '{name}', expected: string"))),
+        }
     }
-    if let Some(format) = get(properties, "format").filter(|format| !["raw", "base64"].contains(format)) {
-        return Err(ui.fail(format!("Parameter 'format' does not accept value '{format}'")));
-    }
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    if !id.starts_with(|c: char| c.is_ascii_alphabetic()) || !id.chars().all(plain) {
-        let hint = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.";
-        return Err(ui.fail(format!("Parameter 'id' expects an identifier\n{hint}")));
-    }
-    match (get(properties, "data"), get(properties, "file")) {
-        (Some(_), Some(_)) => Err(ui.fail("'file' and 'data' are mutually exclusive")),
-        (None, None) => Err(ui.fail("Either 'file' or 'data' must be provided")),
-        _ => Ok(()),
-    }
+    Ok(properties)
 }

@@ -60,13 +60,15 @@ impl Source {
     }
 }
 
-/// All formats and protocols; notices are printed, and files that an image names pass the gate of `--references`.
+/// All formats and protocols, and the secrets of `--object`; notices are printed, and files that an image names pass
+/// the gate of `--references`.
 pub(crate) fn context(ui: &Ui) -> Context {
     let references = ui.references.clone();
-    let ui = ui.clone();
+    let printer = ui.clone();
     let notices = Notices::to(move |level, text| match level {
-        NoticeLevel::Warning => ui.warn(text),
-        NoticeLevel::Plain => ui.complain(format!("{text}\n").as_bytes()),
+        NoticeLevel::Warning => printer.warn(text),
+        NoticeLevel::Plain => printer.complain(format!("{text}\n").as_bytes()),
     });
-    references.guard(Context::new(diskimg::registry()).with_notices(notices))
+    let secrets = ui.with_secrets(|secrets| secrets.clone());
+    references.guard(Context::new(diskimg::registry()).with_notices(notices).with_secrets(secrets))
 }

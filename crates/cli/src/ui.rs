@@ -6,6 +6,9 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use diskimg::core::Secrets;
 
 use crate::getopt::UsageError;
 use crate::references::References;
@@ -28,17 +31,23 @@ pub(crate) struct Ui {
     command: Option<&'static str>,
     /// Which files that an image names may be opened.
     pub references: References,
+    secrets: Arc<Mutex<Secrets>>,
 }
 
 impl Ui {
     /// Messages of a program called `called`.
     pub(crate) fn new(called: OsString) -> Self {
-        Self { called, command: None, references: References::default() }
+        Self { called, command: None, references: References::default(), secrets: Arc::default() }
     }
 
     /// The same for the subcommand `name`.
     pub(crate) fn for_command(&self, name: &'static str) -> Self {
         Self { command: Some(name), ..self.clone() }
+    }
+
+    /// Works on the secrets that were given so far.
+    pub(crate) fn with_secrets<T>(&self, work: impl FnOnce(&mut Secrets) -> T) -> T {
+        work(&mut self.secrets.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The name in messages.

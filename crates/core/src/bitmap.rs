@@ -1,6 +1,7 @@
 //! [`Bitmaps`]: which parts of a disk were written, kept inside its image.
 
-use crate::error::Result;
+use crate::dirty::DirtyBitmap;
+use crate::error::{Error, Result};
 
 /// A bitmap of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,13 @@ pub struct NewBitmap {
 }
 
 /// Persistent dirty bitmaps inside an image. Enabled ones record every write made through the image.
+///
+/// What a call did is durable when it returns, but for the bits of a bitmap that records writes of this session: they are
+/// in memory, and stored when the image is closed or by [`Bitmaps::store_bitmaps`]. Until then the image says that they
+/// are in use: after a crash such a bitmap is inconsistent, and never claims that nothing was written where something was.
+///
+/// All but [`Bitmaps::bitmaps`] fail with `InvalidArg` for a name that is unknown and for an inconsistent bitmap
+/// (which [`Bitmaps::remove_bitmap`] takes), `ReadOnly` where they change something, `Limit`, and the host's errors.
 pub trait Bitmaps {
     /// All of them, in the order of their directory.
     fn bitmaps(&self) -> Vec<BitmapInfo>;
@@ -37,4 +45,60 @@ pub trait Bitmaps {
     /// `InvalidArg` for a name that is taken, empty or too long and for a bad granularity; `Unsupported`; `ReadOnly`;
     /// `Limit`; the host's.
     fn add_bitmap(&self, new: &NewBitmap) -> Result<()>;
+
+    /// Removes a bitmap, also an inconsistent one.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn remove_bitmap(&self, name: &str) -> Result<()>;
+
+    /// Takes all marks off a bitmap.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn clear_bitmap(&self, name: &str) -> Result<()>;
+
+    /// Lets a bitmap record writes from now on, or no more.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn enable_bitmap(&self, name: &str, enabled: bool) -> Result<()>;
+
+    /// A copy of a bitmap's bits as they are now.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn read_bitmap(&self, name: &str) -> Result<DirtyBitmap>;
+
+    /// Marks in a bitmap all that is marked in `bits`, whatever its granularity.
+    ///
+    /// # Errors
+    /// See the trait; `InvalidArg` too if `bits` is about a disk of another length.
+    fn merge_bitmap(&self, name: &str, bits: &DirtyBitmap) -> Result<()>;
+
+    /// A copy of a bitmap's bits, which are taken off in the same moment: a write is marked in the one or the other.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn take_bitmap(&self, name: &str) -> Result<DirtyBitmap>;
+
+    /// Stores the bits of all bitmaps: from then on, until the next write, they are not in use. Closing the image does
+    /// it too, but can't tell of errors.
+    ///
+    /// # Errors
+    /// The host's; `InvalidArg` while writes are running. The bitmaps are then still in use.
+    fn store_bitmaps(&self) -> Result<()>;
+}
+
+/// The error of a bitmap that does not exist.
+#[must_use]
+pub fn unknown_bitmap(name: &str) -> Error {
+    Error::invalid(format!("Dirty bitmap '{name}' not found"))
+}
+
+/// The error of a bitmap whose contents can't be trusted.
+#[must_use]
+pub fn inconsistent_bitmap(name: &str) -> Error {
+    Error::invalid(format!("Bitmap '{name}' is inconsistent and cannot be used"))
+        .with_hint("Try block-dirty-bitmap-remove to delete this bitmap from disk")
 }

@@ -74,7 +74,7 @@ pub struct ImageInfo {
     /// Bytes per cluster, if the format has clusters.
     pub cluster_size: Option<u64>,
     /// The image was not closed cleanly; `None` where the format has no such flag.
-    pub dirty: bool,
+    pub dirty: Option<bool>,
     /// The contents are encrypted.
     pub encrypted: bool,
     /// The image as a whole is of a compressed kind.

@@ -16,8 +16,10 @@
 
 mod amend;
 mod bitmap;
+mod chunk_cache;
 mod cursor;
 mod device;
+mod dirty;
 pub mod driver;
 mod error;
 mod extent;
@@ -39,9 +41,11 @@ mod snapshot;
 mod zero;
 
 pub use amend::{Amend, AmendInput};
-pub use bitmap::{BitmapInfo, Bitmaps, NewBitmap};
+pub use bitmap::{BitmapInfo, Bitmaps, NewBitmap, inconsistent_bitmap, unknown_bitmap};
+pub use chunk_cache::ChunkCache;
 pub use cursor::Cursor;
 pub use device::{BlockDevice, Description, Limits, Prealloc, ZeroMode, read_only_error};
+pub use dirty::DirtyBitmap;
 pub use driver::FormatDriver;
 pub use error::{Error, ErrorKind, Result, errno, strerror};
 pub use extent::{Extent, ExtentFlags, HostRef};

@@ -25,15 +25,15 @@ impl Secret {
         &self.0
     }
 
-    /// It as a password: UTF-8, up to the first NUL. `id` is for the error.
+    /// It as a password: UTF-8 without a NUL. `id` is for the error.
     ///
     /// # Errors
-    /// `InvalidArg` where it is not UTF-8.
+    /// `InvalidArg` where it is not such text.
     pub fn password(&self, id: &str) -> Result<&[u8]> {
-        if std::str::from_utf8(self.bytes()).is_err() {
+        if std::str::from_utf8(self.bytes()).is_err() || self.bytes().contains(&0) {
             return Err(Error::invalid(format!("Data from secret {id} is not valid UTF-8")));
         }
-        Ok(self.bytes().split(|byte| *byte == 0).next().unwrap_or_default())
+        Ok(self.bytes())
     }
 }
 
@@ -77,10 +77,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_end_at_a_nul_and_are_text() {
-        let secret = Secret::new(b"abc\0def".to_vec());
-        assert_eq!(secret.password("s").unwrap(), b"abc");
-        assert!(Secret::new(vec![0xff]).password("s").is_err());
+    fn passwords_are_text() {
+        assert_eq!(Secret::new(b"abc\n".to_vec()).password("s").unwrap(), b"abc\n");
+        for bytes in [b"abc\0".to_vec(), vec![0xff]] {
+            let error = Secret::new(bytes).password("s").unwrap_err();
+            assert_eq!(error.to_string(), "Data from secret s is not valid UTF-8");
+        }
     }
 
     #[test]

@@ -7,8 +7,10 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `file` | host files and block devices |
+//! | `crypto` | secrets, and the ciphers and headers of encrypted images |
 //! | `raw` | the raw format |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
+//! | `legacy` | bochs, cloop and dmg, which are only read |
 //!
 //! All are on by default. Reading and writing takes `&self` and may be done from any number of threads at once.
 //!
@@ -55,8 +57,14 @@ pub use diskimg_engine as engine;
 pub use diskimg_chain::{Context, ImageSpec, Node, OpenOptions, Status};
 pub use diskimg_core::*;
 
+#[cfg(feature = "crypto")]
+pub use diskimg_crypto as crypto;
+
 #[cfg(feature = "file")]
 pub use diskimg_file as file;
+
+#[cfg(feature = "legacy")]
+pub use diskimg_legacy as legacy;
 
 /// What most programs need.
 pub mod prelude {
@@ -89,6 +97,12 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_qcow2::DRIVER,
     #[cfg(feature = "raw")]
     &diskimg_raw::DRIVER,
+    #[cfg(feature = "legacy")]
+    &diskimg_legacy::BOCHS,
+    #[cfg(feature = "legacy")]
+    &diskimg_legacy::CLOOP,
+    #[cfg(feature = "legacy")]
+    &diskimg_legacy::DMG,
 ];
 
 /// The protocols that the features chose.

@@ -25,8 +25,8 @@ pub struct ImageReport {
     pub encrypted: bool,
     /// The image as a whole is of a compressed kind.
     pub compressed: bool,
-    /// It was not closed cleanly.
-    pub dirty: bool,
+    /// It was not closed cleanly; `None` where that is not recorded.
+    pub dirty: Option<bool>,
     /// The backing file as it is named.
     pub backing: Option<BackingReport>,
     /// Snapshots inside.
@@ -87,6 +87,12 @@ fn own_info(node: &Node) -> Result<ImageInfo> {
             let (cluster_size, snapshots, dirty) = (below.cluster_size, below.snapshots, below.dirty);
             Ok(ImageInfo { cluster_size, snapshots, dirty, ..node.image().info()? })
         }
+        None if node.format() == FALLBACK_FORMAT || node.is_protocol() => {
+            let info = node.image().info()?;
+            let file = node.image().children().first().map(|file| file.device.describe().driver.to_owned());
+            let driver = file.unwrap_or_else(|| node.format().to_owned());
+            Ok(ImageInfo { dirty: protocol_dirty(&driver), ..info })
+        }
         _ => node.image().info(),
     }
 }
@@ -118,6 +124,7 @@ fn describe_file(device: &dyn BlockDevice, name: Option<&str>) -> Result<ImageRe
         virtual_size: sectors(device.len()),
         actual_size: device.allocated_len()?,
         specific: protocol_specific(description.driver),
+        dirty: protocol_dirty(description.driver),
         is_protocol: true,
         ..ImageReport::default()
     })
@@ -126,6 +133,11 @@ fn describe_file(device: &dyn BlockDevice, name: Option<&str>) -> Result<ImageRe
 /// Host files have a part of their own, which is empty; other protocols have none.
 fn protocol_specific(driver: &str) -> Option<Vec<(&'static str, InfoValue)>> {
     matches!(driver, "file" | "host_device").then(Vec::new)
+}
+
+/// Files are never dirty; null devices don't tell.
+fn protocol_dirty(driver: &str) -> Option<bool> {
+    (!driver.starts_with("null-")).then_some(false)
 }
 
 fn sectors(len: u64) -> u64 {

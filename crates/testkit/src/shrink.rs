@@ -1,10 +1,10 @@
 //! Makes a failing sequence of operations short: what is left is needed for the failure.
 
 use std::cell::Cell;
+use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
 use std::sync::Once;
 
-use crate::ops::Op;
 use crate::suite::panic_text;
 
 /// Attempts to shorten one sequence.
@@ -35,7 +35,7 @@ pub fn panics(run: impl FnOnce()) -> Option<String> {
 ///
 /// # Panics
 /// If `run` panics: with the short sequence and its message.
-pub fn run_shrinking(ops: &[Op], run: impl Fn(&[Op])) {
+pub fn run_shrinking<T: Clone + Debug>(ops: &[T], run: impl Fn(&[T])) {
     let Some(mut text) = panics(|| run(ops)) else { return };
     let mut kept = ops.to_vec();
     let mut size = kept.len().div_ceil(2);
@@ -64,6 +64,7 @@ pub fn run_shrinking(ops: &[Op], run: impl Fn(&[Op])) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Op;
 
     #[test]
     fn only_what_is_needed_is_left() {

@@ -69,7 +69,7 @@ impl Args {
                 Key::Cache => cache = Some(value.text(ui)?),
                 Key::Repair => parsed.repair = parse_repair(ui, &value.text(ui)?)?,
                 Key::Output => parsed.output = OutputFormat::parse(ui, value)?,
-                Key::Object => objects::check(ui, value)?,
+                Key::Object => objects::add(ui, value)?,
                 _ => parsed.source.take(ui, key, value)?,
             }
             Ok(())

@@ -78,7 +78,7 @@ impl Args {
                 Key::Strict => parsed.strict = true,
                 Key::Cache => cache = Some(value.text(ui)?),
                 Key::SecondFormat => second_format = Some(value.text(ui)?),
-                Key::Object => objects::check(ui, value).map_err(failed)?,
+                Key::Object => objects::add(ui, value).map_err(failed)?,
                 _ => parsed.left.take(ui, key, value)?,
             }
             Ok(())

@@ -141,7 +141,7 @@ impl Args {
             match key {
                 Key::Cache => cache = Some(value.text(ui)?),
                 Key::Format | Key::ImageOpts | Key::ForceShare => source.take(ui, key, value)?,
-                Key::Object => objects::check(ui, value)?,
+                Key::Object => objects::add(ui, value)?,
                 Key::Snapshot => parsed.snapshot = Some(SnapshotChoice::parse(ui, value)?),
                 Key::SparseSize => parsed.sparse_size = Some(parse_sparse_size(ui, value)?),
                 Key::Parallel => parsed.parallel = Some(parse_parallel(ui, value)?),

@@ -80,7 +80,7 @@ impl Args {
                 Key::Backing => parsed.backing = Some(value.text(ui)?),
                 Key::BackingFormat => parsed.backing_format = Some(value.text(ui)?),
                 Key::BackingUnsafe => parsed.backing_unsafe = true,
-                Key::Object => objects::check(ui, value)?,
+                Key::Object => objects::add(ui, value)?,
                 _ => {}
             }
             Ok(())

@@ -56,7 +56,7 @@ impl Args {
             match key {
                 Key::Output => parsed.output = OutputFormat::parse(ui, value)?,
                 Key::BackingChain => parsed.backing_chain = true,
-                Key::Object => objects::check(ui, value)?,
+                Key::Object => objects::add(ui, value)?,
                 _ => parsed.source.take(ui, key, value)?,
             }
             Ok(())

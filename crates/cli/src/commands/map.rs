@@ -62,7 +62,7 @@ impl Args {
                 Key::Output => parsed.output = OutputFormat::parse(ui, value)?,
                 Key::StartOffset => parsed.start = values::size(ui, "start offset", &value.text(ui)?)?,
                 Key::MaxLength => parsed.length = Some(values::size(ui, "max length", &value.text(ui)?)?),
-                Key::Object => objects::check(ui, value)?,
+                Key::Object => objects::add(ui, value)?,
                 _ => parsed.source.take(ui, key, value)?,
             }
             Ok(())

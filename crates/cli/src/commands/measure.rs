@@ -82,7 +82,7 @@ impl Args {
                 Key::Output => output = OutputFormat::parse(ui, value)?,
                 Key::Size => size = Some(values::size(ui, "image size", &value.text(ui)?)?),
                 Key::Snapshot => snapshot = Some(SnapshotChoice::parse(ui, value)?),
-                Key::Object => objects::check(ui, value)?,
+                Key::Object => objects::add(ui, value)?,
                 _ => source.take(ui, key, value)?,
             }
             Ok(())

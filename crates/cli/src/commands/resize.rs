@@ -72,7 +72,7 @@ impl Args {
                 Item::Option(Key::Quiet, _) => quiet = true,
                 Item::Option(Key::Shrink, _) => shrink = true,
                 Item::Option(Key::Preallocation, mode) => prealloc = parse_prealloc(ui, Value(mode))?,
-                Item::Option(Key::Object, object) => objects::check(ui, Value(object))?,
+                Item::Option(Key::Object, object) => objects::add(ui, Value(object))?,
                 Item::Option(key, value) => source.take(ui, key, Value(value))?,
                 Item::Operand(operand) if name.is_none() => {
                     name = Some(operand);

@@ -25,7 +25,7 @@ const TYPE_DIRTY_TRACKING: u8 = 1;
 /// Finest and coarsest granularity: 512 bytes and 2 GiB.
 const GRANULARITY_BITS: std::ops::RangeInclusive<u8> = 9..=31;
 /// Bytes of a bitmap table entry.
-const TABLE_ENTRY: u64 = 8;
+pub(crate) const TABLE_ENTRY: u64 = 8;
 /// Bit 0 of a bitmap table entry without offset: all bits are ones.
 const ALL_ONES: u64 = 1;
 /// Reserved bits of a bitmap table entry.
@@ -38,6 +38,8 @@ const TABLE_STEP: u64 = 1 << 20;
 pub(crate) struct Bitmap {
     /// Its name; bytes that are not UTF-8 are replaced.
     pub name: String,
+    /// The name as it is stored.
+    pub raw_name: Vec<u8>,
     /// [`IN_USE`], [`AUTO`].
     pub flags: u32,
     /// log2 of the bytes that a bit stands for.
@@ -110,7 +112,7 @@ fn read_directory(
         }
         let name = cursor.take(entry.name_len.into()).map_err(unreadable)?;
         cursor.align(ENTRY_ALIGN);
-        bitmaps.push(entry.check(&String::from_utf8_lossy(&name), header)?);
+        bitmaps.push(entry.check(&name, header)?);
     }
     if bitmaps.len() < to_usize(pointer.count.into()) {
         return Err(Error::corrupt("Less bitmaps found than specified in header extension"));
@@ -148,12 +150,14 @@ impl RawEntry {
         (ENTRY_HEAD + u64::from(self.extra_len) + u64::from(self.name_len)).next_multiple_of(ENTRY_ALIGN)
     }
 
-    fn check(&self, name: &str, header: &Header) -> Result<Bitmap> {
+    fn check(&self, raw_name: &[u8], header: &Header) -> Result<Bitmap> {
+        let name = String::from_utf8_lossy(raw_name);
         if !self.is_valid(header) {
             return Err(Error::corrupt(format!("Bitmap '{name}' doesn't satisfy the constraints")));
         }
         Ok(Bitmap {
-            name: name.to_owned(),
+            name: name.into_owned(),
+            raw_name: raw_name.to_vec(),
             flags: self.flags,
             granularity_bits: self.granularity_bits,
             table_offset: self.table_offset,
@@ -181,8 +185,51 @@ impl RawEntry {
     }
 }
 
+/// The contents of a directory of `bitmaps`.
+pub(crate) fn encode<'a>(bitmaps: impl IntoIterator<Item = &'a Bitmap>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for bitmap in bitmaps {
+        out.extend_from_slice(&bitmap.table_offset.to_be_bytes());
+        out.extend_from_slice(&bitmap.table_size.to_be_bytes());
+        out.extend_from_slice(&bitmap.flags.to_be_bytes());
+        out.push(TYPE_DIRTY_TRACKING);
+        out.push(bitmap.granularity_bits);
+        // Checked when it was read or made.
+        out.extend_from_slice(&u16::try_from(bitmap.raw_name.len()).unwrap_or(u16::MAX).to_be_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&bitmap.raw_name);
+        out.resize(out.len().next_multiple_of(to_usize(ENTRY_ALIGN)), 0);
+    }
+    out
+}
+
+/// Where an entry of a bitmap table says that its data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DataPlace {
+    /// All bits are zeros.
+    Zeros,
+    /// All bits are ones.
+    Ones,
+    /// A cluster at this host offset (bytes).
+    At(u64),
+}
+
+/// What an entry of a bitmap table says; `None` if it breaks the rules.
+pub(crate) fn data_place(entry: u64, geo: &Geometry) -> Option<DataPlace> {
+    let (offset, ones) = (entry & OFFSET_MASK, entry & ALL_ONES != 0);
+    if entry & TABLE_RESERVED != 0 || !geo.is_aligned(offset) {
+        return None;
+    }
+    match (offset, ones) {
+        (0, false) => Some(DataPlace::Zeros),
+        (0, true) => Some(DataPlace::Ones),
+        (_, false) => Some(DataPlace::At(offset)),
+        (_, true) => None,
+    }
+}
+
 /// Bytes of a bitmap over a disk of `size` bytes.
-fn data_bytes_for(size: u64, granularity_bits: u8) -> u64 {
+pub(crate) fn data_bytes_for(size: u64, granularity_bits: u8) -> u64 {
     size.div_ceil(1 << granularity_bits).div_ceil(8)
 }
 
@@ -239,7 +286,5 @@ impl CheckedTables {
 }
 
 fn is_valid_entry(bytes: &[u8], geo: &Geometry) -> bool {
-    let entry = Fields::new(bytes).u64_be().unwrap_or(0);
-    let offset = entry & OFFSET_MASK;
-    entry & TABLE_RESERVED == 0 && geo.is_aligned(offset) && (offset == 0 || entry & ALL_ONES == 0)
+    data_place(Fields::new(bytes).u64_be().unwrap_or(0), geo).is_some()
 }

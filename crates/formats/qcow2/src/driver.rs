@@ -19,6 +19,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Caps::CHECK)
         .union(Caps::COMPRESS)
         .union(Caps::RESIZE)
+        .union(Caps::BITMAPS)
         .union(Caps::PREALLOCATE),
     options: &options::OPTIONS,
     strong_options: &["encrypt.key-secret"],

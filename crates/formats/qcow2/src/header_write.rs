@@ -46,6 +46,22 @@ impl Header {
         storage.write_at(0, &self.encode()?)
     }
 
+    /// Rewrites the header if a writer must not leave it as it is: without autoclear bits that are not known, and
+    /// without bitmaps that somebody else made stale.
+    ///
+    /// # Errors
+    /// As [`Header::write_to`].
+    pub(crate) fn forget_what_is_stale(&mut self, storage: &dyn BlockDevice) -> Result<()> {
+        let known = self.autoclear & features::KNOWN_AUTOCLEAR;
+        if known == self.autoclear && !self.extensions.stale_bitmaps {
+            return Ok(());
+        }
+        self.autoclear = known;
+        self.extensions.stale_bitmaps = false;
+        self.write_to(storage)?;
+        storage.flush()
+    }
+
     /// Length of the fields once written, in bytes.
     fn encoded_fields_len(&self) -> u64 {
         if self.is_v3() { u64::from(V3_LEN) + self.unknown_fields.len() as u64 } else { V2_LEN.into() }

@@ -8,16 +8,15 @@ use std::sync::{Arc, OnceLock};
 
 use diskimg_core::driver::{Notices, OpenMode};
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description, Error,
-    Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Task, ZeroMode,
-    read_only_error,
+    BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description,
+    Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Task,
+    ZeroMode, read_only_error,
 };
 
 use parking_lot::RwLock;
 
-use crate::bitmap_directory::Bitmap;
-use crate::check::{self, CheckInput};
-use crate::features;
+use crate::bitmaps::{BitmapSet, Recording};
+use crate::check::{self, CheckInput, Repairable};
 use crate::header::{Header, SECTOR};
 use crate::meta::{FixedArea, Meta, MetaParts};
 use crate::open::Parts;
@@ -43,10 +42,9 @@ pub(crate) struct Qcow2 {
     mode: OpenMode,
     backing: Option<BackingRef>,
     pub(crate) snapshots: RwLock<Vec<Snapshot>>,
-    pub(crate) bitmaps: RwLock<Vec<Bitmap>>,
+    pub(crate) bitmaps: BitmapSet,
     filename: String,
     preallocated: OnceLock<bool>,
-    changed: AtomicBool,
     has_new_payloads: AtomicBool,
 }
 
@@ -84,10 +82,9 @@ impl Qcow2 {
             mode: parts.mode,
             backing,
             snapshots: RwLock::new(parts.snapshots.snapshots),
-            bitmaps: RwLock::new(parts.bitmaps),
+            bitmaps: BitmapSet::new(parts.bitmaps),
             filename: parts.filename,
             preallocated: OnceLock::new(),
-            changed: AtomicBool::new(false),
             has_new_payloads: AtomicBool::new(false),
         }
     }
@@ -118,24 +115,24 @@ impl Qcow2 {
     }
 
     pub(crate) fn has_bitmaps(&self) -> bool {
-        !self.bitmaps.read().is_empty()
+        !self.bitmaps.is_empty()
     }
 
-    /// A bitmap that nothing can be done with but removing it.
-    pub(crate) fn inconsistent_bitmap(&self) -> Option<String> {
-        self.bitmaps.read().iter().find(|bitmap| bitmap.is_in_use()).map(|bitmap| bitmap.name.clone())
-    }
-
-    /// Called before every change: refuses it where nothing may be written, and takes back the word of autoclear bits.
+    /// Called before every change: refuses it where nothing may be written, and lets bitmaps record. Before a change of
+    /// what the guest reads there is [`Qcow2::before_write`].
     pub(crate) fn before_change(&self) -> Result<()> {
         if !self.mode.write {
             return Err(read_only_error());
         }
         self.meta.check_usable()?;
-        if !self.changed.swap(true, Ordering::AcqRel) && self.has_bitmaps() {
-            self.meta.clear_autoclear(features::BITMAPS)?;
-        }
-        Ok(())
+        self.begin_recording()
+    }
+
+    /// Called before every change of what the guest reads in `range`: bitmaps record it when what is returned is dropped.
+    pub(crate) fn before_write(&self, range: ByteRange) -> Result<Recording<'_>> {
+        let recording = self.bitmaps.record(range);
+        self.before_change()?;
+        Ok(recording)
     }
 
     /// Payloads need not end on a sector: the file is rounded up when the image is closed.
@@ -269,7 +266,7 @@ impl Image for Qcow2 {
     }
 
     fn info(&self) -> Result<ImageInfo> {
-        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots.read(), &self.bitmaps.read()))
+        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots.read(), &self.bitmaps.stored()))
     }
 
     fn backing(&self) -> Option<BackingRef> {
@@ -286,6 +283,10 @@ impl Image for Qcow2 {
         Some(self)
     }
 
+    fn as_bitmaps(&self) -> Option<&dyn Bitmaps> {
+        Some(self)
+    }
+
     fn as_compressed(&self) -> Option<&dyn CompressedClusters> {
         Some(self)
     }
@@ -293,10 +294,13 @@ impl Image for Qcow2 {
 
 impl Check for Qcow2 {
     fn check(&self, repair: Repair, say: &mut dyn FnMut(&str), task: &Task<'_>) -> Result<CheckReport> {
+        if repair != Repair::Nothing {
+            return self.repair(repair, say, task);
+        }
         if self.mode.write {
             self.meta.flush()?;
         }
-        let bitmaps = self.bitmaps.read();
+        let bitmaps = self.bitmaps.stored();
         self.meta.with_tables(|tables| {
             let input = CheckInput {
                 storage: &*self.storage,
@@ -307,14 +311,40 @@ impl Check for Qcow2 {
                 bitmaps: &bitmaps,
                 data_file: self.data_file.is_some(),
             };
-            check::check(input, repair, say, task)
+            check::check(input, say, task)
         })
+    }
+}
+
+impl Qcow2 {
+    fn repair(&self, repair: Repair, say: &mut dyn FnMut(&str), task: &Task<'_>) -> Result<CheckReport> {
+        if !self.mode.write {
+            return Err(read_only_error());
+        }
+        let bitmaps = self.bitmaps.stored();
+        self.meta.overhaul(|parts| {
+            let mut image = Repairable {
+                storage: &*self.storage,
+                header: &mut parts.header,
+                l1: &mut parts.l1,
+                reftable: &mut parts.reftable,
+                bitmaps: &bitmaps,
+                data_file: self.data_file.is_some(),
+                unsure: false,
+            };
+            let result = check::repair(&mut image, repair, say, task);
+            parts.unsure = image.unsure;
+            parts.sound =
+                result.as_ref().is_ok_and(|report| report.corruptions == 0 && report.check_errors == 0);
+            result
+        })?
     }
 }
 
 impl Drop for Qcow2 {
     fn drop(&mut self) {
         if self.mode.write && self.meta.check_usable().is_ok() {
+            self.close_bitmaps();
             let _ = self.round_up_file();
             self.meta.close();
         }

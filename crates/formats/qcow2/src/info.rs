@@ -17,7 +17,7 @@ const BITMAP_FLAGS: [(u32, &str); 2] = [(IN_USE, "in-use"), (AUTO, "auto")];
 pub(crate) fn image_info(header: &Header, snapshots: &[Snapshot], bitmaps: &[Bitmap]) -> ImageInfo {
     ImageInfo {
         cluster_size: Some(header.geometry().cluster_size()),
-        dirty: header.incompatible & features::DIRTY != 0,
+        dirty: Some(header.incompatible & features::DIRTY != 0),
         encrypted: header.crypt_method != 0,
         compressed: false,
         snapshots: snapshots.iter().map(Snapshot::info).collect(),
@@ -77,6 +77,7 @@ mod tests {
     fn keys_come_in_the_known_order() {
         let bitmap = Bitmap {
             name: "b".to_owned(),
+            raw_name: b"b".to_vec(),
             flags: IN_USE | AUTO,
             granularity_bits: 12,
             table_offset: 1 << 16,
@@ -110,7 +111,7 @@ mod tests {
         let header =
             Header { incompatible: features::CORRUPT | features::DIRTY, compression_type: 0, ..sample() };
         let info = image_info(&header, &[], &[]);
-        assert!(info.dirty && !info.encrypted);
+        assert!(info.dirty == Some(true) && !info.encrypted);
         assert_eq!(info.cluster_size, Some(1 << 16));
         let specific = info.specific.unwrap();
         let value = |key| specific.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone());

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod bitmap_directory;
+mod bitmaps;
 mod check;
 mod compress;
 mod create;
@@ -13,6 +14,7 @@ mod extensions;
 mod features;
 mod geometry;
 mod header;
+mod header_swap;
 mod header_write;
 mod image;
 mod info;

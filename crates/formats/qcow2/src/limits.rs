@@ -34,3 +34,5 @@ pub(crate) const MAX_HOST_LENGTH: u64 = 0x7fff_ffff_c000_0000;
 pub(crate) const MAX_BITMAP_DATA_BYTES: u64 = 512 << 20;
 /// Longest name of a bitmap, in bytes.
 pub(crate) const MAX_BITMAP_NAME: u16 = 1023;
+/// Coarsest granularity of a bitmap, in bytes.
+pub(crate) const MAX_BITMAP_GRANULARITY: u64 = 2 << 30;

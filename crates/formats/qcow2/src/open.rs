@@ -10,6 +10,7 @@ use diskimg_core::options::RuntimeOptions;
 use diskimg_core::{BlockDevice, Error, Image, Result, read_zero_padded, to_usize};
 
 use crate::bitmap_directory::{self, Bitmap};
+use crate::check::{self, Repairable};
 use crate::cursor::check_reach;
 use crate::features;
 use crate::header::{Draft, Header};
@@ -60,12 +61,13 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
     let device = &*storage;
     let mut draft = Draft::read(device, mode)?;
     let place = (draft.header().l1_offset, u64::from(draft.header().l1_size));
-    let l1 = read_entries(device, place, mode).map_err(|error| error.context("Could not read L1 table"))?;
+    let mut l1 =
+        read_entries(device, place, mode).map_err(|error| error.context("Could not read L1 table"))?;
     let settings = Settings::take(options, draft.header())?;
     let data_reference = options.take_str("data-file")?;
     let data_options = options.take_child("data-file");
     let crypt_options = options.take_child("encrypt");
-    let reftable = read_reftable(device, draft.header(), mode)?;
+    let mut reftable = read_reftable(device, draft.header(), mode)?;
     draft.parse_extensions()?;
     warn_of_stale_bitmaps(draft.header(), &notices);
     let data_file = if mode.describe_only {
@@ -80,10 +82,21 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
     };
     let mut header = draft.finish(device)?;
     check_key(&header, mode, &crypt_options)?;
-    let snapshots = read_snapshots(device, &header, mode)?;
+    let mut snapshots = read_snapshots(device, &header, mode)?;
     let bitmaps = bitmap_directory::read(device, &header)?;
     if mode.write && !mode.check {
-        prepare_for_writing(device, &mut header)?;
+        let mut image = Repairable {
+            storage: device,
+            header: &mut header,
+            l1: &mut l1,
+            reftable: &mut reftable,
+            bitmaps: &bitmaps,
+            data_file: data_file.is_some(),
+            unsure: false,
+        };
+        if prepare_for_writing(&mut image, &notices)? {
+            snapshots = read_snapshots(device, &header, mode)?;
+        }
     }
     let filename = filename.to_owned();
     Ok(Parts {
@@ -189,21 +202,15 @@ fn read_snapshots(device: &dyn BlockDevice, header: &Header, mode: OpenMode) -> 
     }
 }
 
-/// What a writer owes the image before anything else.
-fn prepare_for_writing(device: &dyn BlockDevice, header: &mut Header) -> Result<()> {
-    if header.incompatible & features::DIRTY != 0 {
-        return Err(Error::corrupt(
-            "The image was not closed cleanly and must be repaired before it is written to",
-        )
-        .with_hint("Its reference counts can be repaired with qemu-img check -r all"));
+/// What a writer owes the image before anything else. True: it was repaired.
+fn prepare_for_writing(image: &mut Repairable<'_>, notices: &Notices) -> Result<bool> {
+    image.header.forget_what_is_stale(image.storage)?;
+    let dirty = image.header.incompatible & features::DIRTY != 0;
+    if dirty {
+        let mut say = |text: &str| notices.say(NoticeLevel::Plain, text);
+        check::repair_dirty(image, &mut say)?;
     }
-    let known = header.autoclear & features::KNOWN_AUTOCLEAR;
-    if known != header.autoclear || header.extensions.stale_bitmaps {
-        header.autoclear = known;
-        header.extensions.stale_bitmaps = false;
-        header.write_to(device)?;
-    }
-    Ok(())
+    Ok(dirty)
 }
 
 #[cfg(test)]

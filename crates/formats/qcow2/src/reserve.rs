@@ -5,6 +5,7 @@ use diskimg_core::{
     Reservation, Result, errno,
 };
 
+use crate::bitmaps::Recording;
 use crate::compress::{Encoder, codec_of};
 use crate::entry::{ClusterKind, L2Entry};
 use crate::image::Qcow2;
@@ -16,6 +17,7 @@ struct Pending<'a> {
     entries: Vec<NewEntry>,
     runs: Vec<Clusters>,
     _claim: Claim<'a>,
+    _recorded: Recording<'a>,
 }
 
 impl Publish for Pending<'_> {
@@ -43,7 +45,7 @@ impl Qcow2 {
         if self.data_file.is_some() || !geo.is_aligned(range.start) || !ends_well || range.is_empty() {
             return Ok(None);
         }
-        self.before_change()?;
+        let recorded = self.before_write(range)?;
         let clusters = range.start >> geo.cluster_bits..range.end().div_ceil(geo.cluster_size());
         let claim = self.meta.inflight.claim(clusters.clone());
         let old = self.meta.prepare(clusters.clone())?;
@@ -53,8 +55,9 @@ impl Qcow2 {
         if !old.iter().all(has_none) {
             return Ok(None);
         }
+        let (entries, runs) = (Vec::new(), Vec::new());
         let mut pending =
-            Box::new(Pending { image: self, entries: Vec::new(), runs: Vec::new(), _claim: claim });
+            Box::new(Pending { image: self, entries, runs, _claim: claim, _recorded: recorded });
         let mut pieces = Vec::new();
         let mut cluster = clusters.start;
         while cluster < clusters.end {
@@ -104,7 +107,7 @@ impl CompressedClusters for Qcow2 {
         if !geo.is_aligned(offset) || payload_len == 0 || payload_len >= geo.cluster_size() {
             return Err(Error::invalid("a compressed payload belongs to a whole cluster and is shorter"));
         }
-        self.before_change()?;
+        let recorded = self.before_write(ByteRange::new(offset, geo.cluster_size()))?;
         let cluster = offset >> geo.cluster_bits;
         let claim = self.meta.inflight.claim(cluster..cluster + 1);
         let old = self.meta.prepare(cluster..cluster + 1)?.first().copied().unwrap_or_default();
@@ -115,7 +118,7 @@ impl CompressedClusters for Qcow2 {
         let stored = ByteRange::new(host, payload_len);
         let entries = vec![NewEntry { cluster, entry: L2Entry::compressed(&geo, host, payload_len) }];
         let runs = vec![Clusters::holding(&geo, stored)];
-        let pending = Box::new(Pending { image: self, entries, runs, _claim: claim });
+        let pending = Box::new(Pending { image: self, entries, runs, _claim: claim, _recorded: recorded });
         self.meta.check_overlap(stored)?;
         self.wrote_compressed();
         let piece = Piece {

@@ -21,6 +21,9 @@ impl Qcow2 {
         let old = self.disk_len();
         self.check_resize(len, prealloc)?;
         self.before_change()?;
+        if self.has_bitmaps() {
+            self.begin_resizing_bitmaps()?;
+        }
         let geo = self.meta.geo;
         let all = 0..(old.max(len).div_ceil(geo.cluster_size())).max(1);
         let _claim = self.meta.inflight.claim(all);
@@ -37,6 +40,7 @@ impl Qcow2 {
             self.preallocate(ByteRange::from_bounds(old, len), prealloc)?;
         }
         self.zero_tail(old, len)?;
+        self.resize_bitmaps(len)?;
         self.meta.store_size(len)?;
         self.set_disk_len(len);
         self.meta.flush()
@@ -49,14 +53,7 @@ impl Qcow2 {
         if self.version == 2 && self.has_snapshots() {
             return Err(Error::unsupported("Can't resize a v2 image which has snapshots"));
         }
-        if let Some(name) = self.inconsistent_bitmap() {
-            let text = format!("Bitmap '{name}' is inconsistent and cannot be used");
-            return Err(Error::invalid(text)
-                .with_hint("Try block-dirty-bitmap-remove to delete this bitmap from disk"));
-        }
-        if self.has_bitmaps() {
-            return Err(Error::unsupported("Resizing an image with persistent bitmaps is not supported"));
-        }
+        self.check_bitmaps_for(len)?;
         if len < self.disk_len() && prealloc != Prealloc::Off {
             return Err(Error::invalid("Preallocation can't be used for shrinking an image"));
         }
@@ -99,6 +96,7 @@ impl Qcow2 {
         }
         self.meta.store_size(len)?;
         self.set_disk_len(len);
+        self.resize_bitmaps(len)?;
         self.meta.flush()?;
         if let Some(data) = &self.data_file {
             data.set_len(len, Prealloc::Off)?;

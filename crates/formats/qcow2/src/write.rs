@@ -44,8 +44,8 @@ impl Drop for Unpublished<'_> {
 impl Qcow2 {
     /// Writes `buf` at guest byte `offset`.
     pub(crate) fn write_guest(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        self.before_change()?;
         let range = ByteRange::new(offset, len_u64(buf));
+        let _recorded = self.before_write(range)?;
         let mut at = range.start;
         while at < range.end() {
             let rest = ByteRange::from_bounds(at, range.end());

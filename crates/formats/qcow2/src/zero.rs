@@ -13,7 +13,7 @@ const CHUNK: u64 = 1 << 20;
 impl Qcow2 {
     /// Makes guest range `range` read as zeros.
     pub(crate) fn zero_guest(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
-        self.before_change()?;
+        let _recorded = self.before_write(range)?;
         if self.version == 2 && self.has_backing() {
             return Err(Error::unsupported("a version 2 image can't hide its backing file with zeros"));
         }
@@ -126,7 +126,7 @@ impl Qcow2 {
 
     /// Forgets the contents of the whole clusters in `range`: they read as zeros afterwards.
     pub(crate) fn discard_guest(&self, range: ByteRange) -> Result<()> {
-        self.before_change()?;
+        let _recorded = self.before_write(range)?;
         if self.version == 2 && self.has_backing() {
             return Err(Error::unsupported("a version 2 image can't hide its backing file with zeros"));
         }

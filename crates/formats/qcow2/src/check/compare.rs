@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use diskimg_core::{Result, Task};
 
 use super::counts::{BLOCK, Counts};
-use super::finding::Finding;
+use super::finding::{Class, Finding};
 use super::layout::Layout;
+use super::patch::Patcher;
 use super::reporter::Reporter;
 use super::stored::{RefblockPlace, Stored, place_of};
 use crate::entry::REFTABLE_RESERVED;
@@ -14,25 +15,78 @@ use crate::entry::REFTABLE_RESERVED;
 /// Unreadable refcounts that are reported one by one; the rest is only counted.
 const MAX_UNREADABLE: u64 = 1 << 20;
 
-/// Counts the refcount blocks and reports those that can't be right.
-pub(super) fn refblocks(layout: &Layout, reftable: &[u64], counts: &mut Counts, reporter: &mut Reporter<'_>) {
+/// What is corrected while refcounts are compared.
+pub(super) enum Fixing<'a> {
+    /// Nothing.
+    Nothing,
+    /// Refcounts that are too high.
+    Leaks(Patcher<'a>),
+    /// Those that are too low, too.
+    All(Patcher<'a>),
+}
+
+impl<'a> Fixing<'a> {
+    /// What corrects `finding`, if it is to be corrected.
+    fn of(&mut self, finding: &Finding) -> Option<&mut Patcher<'a>> {
+        match self {
+            Self::All(patcher) => Some(patcher),
+            Self::Leaks(patcher) if finding.class() == Class::Leak => Some(patcher),
+            _ => None,
+        }
+    }
+}
+
+/// What the refcount blocks themselves are like.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Refblocks {
+    /// They can't be corrected one by one.
+    pub must_rebuild: bool,
+}
+
+/// How a comparison ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Compared {
+    /// Something that is used has a refcount of 0: it could be given to somebody else at any moment.
+    pub uncounted: bool,
+    /// Refcounts of what is used were corrected: COPIED flags may be wrong that were right before.
+    pub changed_use: bool,
+}
+
+/// Counts the refcount blocks and reports those that can't be right. With `repair` a rebuild leaves out those that are
+/// not in the file.
+pub(super) fn refblocks(
+    layout: &Layout,
+    reftable: &[u64],
+    counts: &mut Counts,
+    repair: bool,
+    reporter: &mut Reporter<'_>,
+) -> Refblocks {
     let most = layout.geo.max_refcount();
+    let mut told = Refblocks::default();
     for (index, entry) in (0u64..).zip(reftable) {
         if entry & REFTABLE_RESERVED != 0 {
             reporter.find(&Finding::ReftableReserved { index });
+            told.must_rebuild = true;
             continue;
         }
         let offset = match place_of(layout, *entry) {
             RefblockPlace::Nowhere => continue,
             RefblockPlace::Unaligned(_) => {
                 reporter.find(&Finding::RefblockUnaligned { index });
+                told.must_rebuild = true;
                 continue;
             }
             RefblockPlace::At(_) | RefblockPlace::Unreachable => *entry,
         };
         let cluster = offset >> layout.geo.cluster_bits;
         if cluster >= clusters_in_use(layout, counts) {
-            reporter.find(&Finding::RefblockOutside { index });
+            let finding = Finding::RefblockOutside { index };
+            if repair {
+                reporter.fix(&finding);
+                told.must_rebuild = true;
+            } else {
+                reporter.find(&finding);
+            }
             continue;
         }
         if counts.get(cluster) >= most {
@@ -42,8 +96,10 @@ pub(super) fn refblocks(layout: &Layout, reftable: &[u64], counts: &mut Counts, 
         let references = counts.get(cluster).min(most);
         if references != 1 {
             reporter.find(&Finding::RefblockShared { index, references });
+            told.must_rebuild = true;
         }
     }
+    told
 }
 
 /// Clusters of the file, and the one behind it if that is referenced.
@@ -54,14 +110,15 @@ fn clusters_in_use(layout: &Layout, counts: &Counts) -> u64 {
 /// Reports each cluster whose refcount is not its number of references, and finds where the image ends.
 ///
 /// # Errors
-/// `Cancelled`.
+/// The storage's, when correcting; `Cancelled`.
 pub(super) fn clusters(
     layout: &Layout,
-    stored: &Stored<'_>,
+    stored: &mut Stored<'_>,
     counts: &Counts,
+    fixing: Fixing<'_>,
     reporter: &mut Reporter<'_>,
     task: &Task<'_>,
-) -> Result<()> {
+) -> Result<Compared> {
     let end = clusters_in_use(layout, counts);
     let (unreadable, unreported) = damaged_blocks(layout, stored, end);
     let mut blocks: Vec<u64> = stored.counts().used_blocks();
@@ -70,10 +127,12 @@ pub(super) fn clusters(
     blocks.sort_unstable();
     blocks.dedup();
     let mut last = 0;
+    let mut comparison =
+        Comparison { layout, stored, counts, fixing, reporter, compared: Compared::default() };
     for index in blocks {
         task.check()?;
         let whole = (index + 1).saturating_mul(BLOCK) <= end && !unreadable.contains(&index);
-        let (mine, theirs) = (counts.block(index), stored.counts().block(index));
+        let (mine, theirs) = (counts.block(index), comparison.stored.counts().block(index));
         let same = match (mine, theirs) {
             (Some(mine), Some(theirs)) => mine == theirs && !mine.contains(&u8::MAX),
             _ => false,
@@ -85,38 +144,60 @@ pub(super) fn clusters(
             continue;
         }
         for cluster in index * BLOCK..end.min((index + 1).saturating_mul(BLOCK)) {
-            if compare(layout, stored, counts, cluster, reporter) {
+            if comparison.compare(cluster)? {
                 last = cluster;
             }
         }
     }
+    let Comparison { fixing, compared, .. } = comparison;
+    if let Fixing::Leaks(patcher) | Fixing::All(patcher) = fixing {
+        patcher.finish()?;
+    }
     reporter.report.check_errors = reporter.report.check_errors.saturating_add(unreported);
     reporter.report.image_end_offset = layout.start_of(last.saturating_add(1));
-    Ok(())
+    Ok(compared)
 }
 
-/// Compares one cluster. True: it is in use.
-fn compare(
-    layout: &Layout,
-    stored: &Stored<'_>,
-    counts: &Counts,
-    cluster: u64,
-    reporter: &mut Reporter<'_>,
-) -> bool {
-    let references = counts.get(cluster).min(layout.geo.max_refcount());
-    let refcount = match reporter.refcount(stored, cluster) {
-        Ok(refcount) => refcount,
-        Err(errno) => {
-            reporter.find(&Finding::RefcountUnreadable { cluster, errno });
-            return false;
+struct Comparison<'a, 's, 'r> {
+    layout: &'a Layout,
+    stored: &'a mut Stored<'s>,
+    counts: &'a Counts,
+    fixing: Fixing<'a>,
+    reporter: &'a mut Reporter<'r>,
+    compared: Compared,
+}
+
+impl Comparison<'_, '_, '_> {
+    /// Compares one cluster. True: it is in use.
+    fn compare(&mut self, cluster: u64) -> Result<bool> {
+        let references = self.counts.get(cluster).min(self.layout.geo.max_refcount());
+        let refcount = match self.reporter.refcount(self.stored, cluster) {
+            Ok(refcount) => refcount,
+            Err(errno) => {
+                self.reporter.find(&Finding::RefcountUnreadable { cluster, errno });
+                return Ok(false);
+            }
+        };
+        if refcount != references {
+            let finding = if refcount < references {
+                self.compared.uncounted |= refcount == 0;
+                Finding::RefcountTooLow { cluster, refcount, references }
+            } else {
+                Finding::Leaked { cluster, refcount, references }
+            };
+            let fixed = match self.fixing.of(&finding) {
+                Some(patcher) => self.stored.set(cluster, references, patcher)?,
+                None => false,
+            };
+            if fixed {
+                self.reporter.fix(&finding);
+                self.compared.changed_use |= references != 0;
+            } else {
+                self.reporter.find(&finding);
+            }
         }
-    };
-    if refcount < references {
-        reporter.find(&Finding::RefcountTooLow { cluster, refcount, references });
-    } else if refcount > references {
-        reporter.find(&Finding::Leaked { cluster, refcount, references });
+        Ok(refcount != 0 || references != 0)
     }
-    refcount != 0 || references != 0
 }
 
 /// The blocks of [`Counts`] with unreadable refcounts below cluster `end`, and how many more clusters have such.

@@ -33,6 +33,23 @@ impl<'a> Reporter<'a> {
         (self.say)(&finding.to_string());
     }
 
+    /// Takes in a finding that is corrected.
+    pub(super) fn fix(&mut self, finding: &Finding) {
+        let counter = match finding.class() {
+            Class::Leak => &mut self.report.leaks_fixed,
+            _ => &mut self.report.corruptions_fixed,
+        };
+        *counter = counter.saturating_add(1);
+        let text = finding.to_string();
+        let plain = text.strip_prefix("ERROR ").or_else(|| text.strip_prefix("Leaked ")).unwrap_or(&text);
+        (self.say)(&format!("Repairing {plain}"));
+    }
+
+    /// Says something that is no finding.
+    pub(super) fn say(&mut self, text: &str) {
+        (self.say)(text);
+    }
+
     /// The stored refcount of `cluster`; says once why one can't be had.
     ///
     /// # Errors

@@ -6,8 +6,10 @@ use diskimg_core::{BlockDevice, Result, Task, errno, to_usize};
 
 use super::counts::{BLOCK, Counts};
 use super::layout::{Layout, is_readable, read};
+use super::patch::Patcher;
 use super::pool;
 use crate::entry::REFTABLE_RESERVED;
+use crate::meta::refcounts::write_packed;
 
 /// Where the refcounts of a block are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +114,20 @@ impl<'a> Stored<'a> {
             RefblockPlace::At(_) if cluster < self.counts.clusters() => Ok(self.counts.get(cluster)),
             RefblockPlace::At(offset) => self.read_one(offset, cluster).map_err(|error| error.errno()),
         }
+    }
+
+    /// Sets the refcount of `cluster` here and, by `patcher`, on the host. False: there is no block for it.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub(super) fn set(&mut self, cluster: u64, count: u64, patcher: &mut Patcher<'_>) -> Result<bool> {
+        let RefblockPlace::At(block) = self.place(cluster).1 else { return Ok(false) };
+        let order = self.layout.geo.refcount_order;
+        let bit = (cluster % self.layout.geo.refblock_entries()) << order;
+        let bytes = patcher.bytes(block + bit / 8, ((1u64 << order) / 8).max(1))?;
+        write_packed(bytes, order, to_usize((bit % 8) >> order), count);
+        self.counts.set(cluster, count);
+        Ok(true)
     }
 
     /// True if it is certain that the refcounts of all these clusters are 1 (`one`), or of none (not `one`).

@@ -1,7 +1,7 @@
 //! Counting what the tables reference: every L2 table of every L1 table once, in parallel, weighted by how often it
 //! is used; likewise the bitmaps. Nothing is reported here; what needs a closer look is remembered.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
@@ -75,8 +75,8 @@ impl TableUses {
 pub(super) struct Found {
     /// Statistics of the active tables.
     pub stats: Statistics,
-    /// Host offsets of the L2 tables that need a closer look.
-    pub suspicious: HashSet<u64>,
+    /// Host offsets of the L2 tables that need a closer look, with the number of their uses.
+    pub suspicious: HashMap<u64, u64>,
     /// Something else needs a closer look: a region or an L1 entry.
     pub elsewhere: bool,
 }
@@ -207,7 +207,7 @@ struct Worker<'a> {
     table_len: u64,
     scanner: Scanner<'a>,
     stats: Statistics,
-    suspicious: Vec<u64>,
+    suspicious: Vec<(u64, u64)>,
     buf: Vec<u8>,
 }
 
@@ -264,7 +264,7 @@ impl<'a> Worker<'a> {
         let (of_table, look_closer) = self.scanner.end();
         self.stats.add(&of_table, table.active.into());
         if look_closer {
-            self.suspicious.push(table.offset);
+            self.suspicious.push((table.offset, table.total.into()));
         }
     }
 }

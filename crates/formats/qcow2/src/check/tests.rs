@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::*;
 use crate::DRIVER;
 use crate::extensions::CryptoPointer;
+use crate::features;
 
 /// A fresh image in memory, its tables, and what a check of it says.
 struct Image {
@@ -58,7 +59,7 @@ impl Image {
             data_file: false,
         };
         let mut said = Vec::new();
-        let report = check(input, Repair::Nothing, &mut |text| said.push(text.to_owned()), task);
+        let report = check(input, &mut |text| said.push(text.to_owned()), task);
         (report, said)
     }
 
@@ -86,7 +87,7 @@ fn the_luks_header_is_counted() {
 }
 
 #[test]
-fn a_repair_is_refused_and_a_check_can_be_cancelled() {
+fn a_check_can_be_cancelled() {
     let image = Image::new("preallocation=metadata", 1 << 20);
     let cancel = CancelToken::default();
     cancel.cancel();
@@ -118,6 +119,7 @@ fn regions_that_overlap_are_counted_at_once() {
     image.storage.set_len(64 << 20, diskimg_core::Prealloc::Off).unwrap();
     let bitmap = Bitmap {
         name: "b".into(),
+        raw_name: Vec::new(),
         flags: 0,
         granularity_bits: 16,
         table_offset: 1 << 20,

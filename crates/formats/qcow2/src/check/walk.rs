@@ -12,10 +12,13 @@ use super::counts::Counts;
 use super::entry::{Target, entries_of, judge};
 use super::finding::Finding;
 use super::layout::{Layout, read_pieces};
+use super::patch::Patcher;
+use super::rebuild::Dangling;
 use super::reporter::Reporter;
 use super::stored::Stored;
 use super::tables::{Found, TablePlace, bitmap_cluster, words};
-use crate::entry::{COPIED, ClusterKind, L1_RESERVED, L1Entry};
+use crate::entry::{COPIED, ClusterKind, L1_RESERVED, L1Entry, ZERO};
+use crate::header::Header;
 
 /// Entries that are looked at again because their table is used again.
 const REPETITION_BUDGET: u64 = 1 << 28;
@@ -34,6 +37,17 @@ pub(super) struct Walk<'a, 'r> {
     seen: HashSet<u64>,
     budget: u64,
     buf: Vec<u8>,
+    counts: &'a Counts,
+    repair: Option<Correction<'a>>,
+    dangling: Option<&'a mut Dangling>,
+}
+
+/// What a walk that corrects entries works with.
+struct Correction<'a> {
+    patcher: Patcher<'a>,
+    refblocks: Vec<u64>,
+    /// The L1 table may be written to.
+    l1: bool,
 }
 
 impl<'a, 'r> Walk<'a, 'r> {
@@ -42,14 +56,64 @@ impl<'a, 'r> Walk<'a, 'r> {
         storage: &'a dyn BlockDevice,
         layout: &'a Layout,
         found: &'a Found,
-        counts: &Counts,
+        counts: &'a Counts,
         task: &'a Task<'a>,
         reporter: &'a mut Reporter<'r>,
     ) -> Self {
         let most = layout.geo.max_refcount();
         let overflowing = counts.above(most).into_iter().map(|cluster| (cluster, 0)).collect();
-        let (seen, budget, buf) = (HashSet::new(), REPETITION_BUDGET, Vec::new());
-        Self { storage, layout, found, task, reporter, overflowing, seen, budget, buf }
+        Self {
+            storage,
+            layout,
+            found,
+            task,
+            reporter,
+            overflowing,
+            seen: HashSet::new(),
+            budget: REPETITION_BUDGET,
+            buf: Vec::new(),
+            counts,
+            repair: None,
+            dangling: None,
+        }
+    }
+
+    /// Makes it correct what it can, by `patcher`, in tables that are used as nothing else.
+    pub(super) fn repair_with(&mut self, patcher: Patcher<'a>, header: &Header, reftable: &[u64]) {
+        let bits = self.layout.geo.cluster_bits;
+        let mut refblocks: Vec<u64> = reftable.iter().map(|entry| entry >> bits).collect();
+        refblocks.sort_unstable();
+        refblocks.dedup();
+        let l1 = self.layout.region(header.l1_offset, u64::from(header.l1_size) * 8).is_ok_and(|clusters| {
+            let range = clusters.first..clusters.first + clusters.count;
+            let alone = self.counts.all_are(clusters.first, clusters.count, true);
+            alone
+                && refblocks.partition_point(|block| *block < range.start)
+                    == refblocks.partition_point(|block| *block < range.end)
+        });
+        self.repair = Some(Correction { patcher, refblocks, l1 });
+    }
+
+    /// Makes it remember where references lead behind the end of the file.
+    pub(super) fn note_dangling(&mut self, dangling: &'a mut Dangling) {
+        self.dangling = Some(dangling);
+    }
+
+    /// Writes corrections; true if there were any.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub(super) fn finish(self) -> Result<bool> {
+        self.repair.map_or(Ok(false), |repair| repair.patcher.finish())
+    }
+
+    /// True if entries of the L2 table at `offset` may be corrected: nothing else stands in its cluster.
+    fn may_correct(&self, offset: u64) -> bool {
+        let cluster = offset >> self.layout.geo.cluster_bits;
+        self.layout.geo.is_aligned(offset)
+            && cluster < self.layout.clusters
+            && self.found.suspicious.get(&offset).is_some_and(|uses| *uses == self.counts.get(cluster))
+            && self.repair.as_ref().is_some_and(|repair| repair.refblocks.binary_search(&cluster).is_err())
     }
 
     /// True if there is anything to report.
@@ -70,7 +134,12 @@ impl<'a, 'r> Walk<'a, 'r> {
     /// A region that is referenced.
     pub(super) fn region(&mut self, offset: u64, len: u64) {
         match self.layout.region(offset, len) {
-            Err(_) => self.reporter.find(&Finding::RegionBeyondEnd { offset, len }),
+            Err(_) => {
+                self.reporter.find(&Finding::RegionBeyondEnd { offset, len });
+                if let Some(dangling) = &mut self.dangling {
+                    dangling.note(self.layout, offset, len);
+                }
+            }
             Ok(clusters) if !self.overflowing.is_empty() => {
                 let most = self.layout.geo.max_refcount();
                 let range = clusters.first..clusters.first.saturating_add(clusters.count);
@@ -101,7 +170,7 @@ impl<'a, 'r> Walk<'a, 'r> {
             if !self.layout.geo.is_aligned(offset) {
                 self.reporter.find(&Finding::L2TableUnaligned { offset });
             }
-            if self.found.suspicious.contains(&offset) || !self.overflowing.is_empty() {
+            if self.found.suspicious.contains_key(&offset) || !self.overflowing.is_empty() {
                 self.look(offset, |walk| walk.table(offset))?;
             }
         }
@@ -185,6 +254,8 @@ impl<'a, 'r> Walk<'a, 'r> {
 
     fn table(&mut self, offset: u64) -> Result<()> {
         let (storage, layout) = (self.storage, self.layout);
+        let correct = self.may_correct(offset);
+        self.settle()?;
         let mut buf = std::mem::take(&mut self.buf);
         let mut index = 0;
         read_pieces(storage, offset, layout.geo.cluster_size(), &mut buf, |piece| {
@@ -193,7 +264,22 @@ impl<'a, 'r> Walk<'a, 'r> {
                 if entry.descriptor == 0 && entry.bitmap == 0 {
                     continue;
                 }
-                match judge(layout, entry, at, &mut |finding| self.reporter.find(&finding)) {
+                let mut misplaced = false;
+                let target = judge(layout, entry, at, &mut |finding| {
+                    if correct && matches!(finding, Finding::PreallocatedUnaligned { .. }) {
+                        self.reporter.fix(&finding);
+                        misplaced = true;
+                    } else {
+                        self.reporter.find(&finding);
+                    }
+                });
+                if misplaced {
+                    // Zeros that need no place; of an extended entry the bitmap says all there is to say.
+                    let zeros = if layout.geo.extended_l2 { 0 } else { ZERO };
+                    self.correct(offset + at * layout.geo.l2_entry_size(), zeros)?;
+                    continue;
+                }
+                match target {
                     Target::Compressed { offset, len } => self.region(offset, len),
                     Target::Cluster(offset) if !layout.data_file => {
                         self.region(offset, layout.geo.cluster_size());
@@ -211,8 +297,9 @@ impl<'a, 'r> Walk<'a, 'r> {
     ///
     /// # Errors
     /// The storage's; `Cancelled`.
-    pub(super) fn flags(&mut self, l1: &[u64], stored: &Stored<'_>) -> Result<()> {
+    pub(super) fn flags(&mut self, l1: &[u64], l1_offset: u64, stored: &Stored<'_>) -> Result<()> {
         self.seen.clear();
+        let correct = self.repair.as_ref().is_some_and(|repair| repair.l1);
         for (index, entry) in l1.iter().enumerate() {
             let offset = L1Entry(*entry).offset();
             if offset == 0 {
@@ -223,9 +310,15 @@ impl<'a, 'r> Walk<'a, 'r> {
                 continue;
             };
             if (refcount == 1) != L1Entry(*entry).is_copied() {
-                self.reporter.find(&Finding::L1Copied { index, entry: *entry, refcount });
+                let finding = Finding::L1Copied { index, entry: *entry, refcount };
+                if correct {
+                    self.reporter.fix(&finding);
+                    self.correct(l1_offset + 8 * index as u64, entry ^ COPIED)?;
+                } else {
+                    self.reporter.find(&finding);
+                }
             }
-            if self.found.suspicious.contains(&offset) {
+            if self.found.suspicious.contains_key(&offset) {
                 self.look(offset, |walk| walk.table_flags(offset, stored))?;
             }
         }
@@ -234,9 +327,13 @@ impl<'a, 'r> Walk<'a, 'r> {
 
     fn table_flags(&mut self, offset: u64, stored: &Stored<'_>) -> Result<()> {
         let (storage, layout) = (self.storage, self.layout);
+        let correct = self.may_correct(offset);
+        self.settle()?;
         let mut buf = std::mem::take(&mut self.buf);
+        let mut index = 0;
         read_pieces(storage, offset, layout.geo.cluster_size(), &mut buf, |piece| {
-            for (_, entry) in entries_of(piece, layout.geo.extended_l2, 0) {
+            for (at, entry) in entries_of(piece, layout.geo.extended_l2, index) {
+                index = at + 1;
                 let kind = entry.kind(&layout.geo, layout.data_file);
                 if !matches!(kind, ClusterKind::Normal | ClusterKind::ZeroAllocated) {
                     continue;
@@ -247,13 +344,30 @@ impl<'a, 'r> Walk<'a, 'r> {
                     self.reporter.refcount(stored, entry.offset() >> layout.geo.cluster_bits)
                 };
                 let copied = entry.descriptor & COPIED != 0;
-                if let Some(refcount) = refcount.ok().filter(|refcount| (*refcount == 1) != copied) {
-                    self.reporter.find(&Finding::L2Copied { entry: entry.descriptor, refcount });
+                let Some(refcount) = refcount.ok().filter(|refcount| (*refcount == 1) != copied) else {
+                    continue;
+                };
+                let finding = Finding::L2Copied { entry: entry.descriptor, refcount };
+                if correct {
+                    self.reporter.fix(&finding);
+                    let place = offset + at * layout.geo.l2_entry_size();
+                    self.correct(place, entry.descriptor ^ COPIED)?;
+                } else {
+                    self.reporter.find(&finding);
                 }
             }
             Ok(())
         })?;
         self.buf = buf;
         Ok(())
+    }
+
+    /// Lets corrections of a table be seen when it is looked at again.
+    fn settle(&mut self) -> Result<()> {
+        self.repair.as_mut().map_or(Ok(()), |repair| repair.patcher.write())
+    }
+
+    fn correct(&mut self, place: u64, value: u64) -> Result<()> {
+        self.repair.as_mut().map_or(Ok(()), |repair| repair.patcher.set(place, value))
     }
 }

@@ -10,8 +10,6 @@ use crate::features::CORRUPT;
 
 /// Header offset of `incompatible_features` (8 bytes).
 const INCOMPATIBLE_FIELD: u64 = 72;
-/// Header offset of `autoclear_features` (8 bytes).
-const AUTOCLEAR_FIELD: u64 = 88;
 
 impl Meta {
     /// Reports a contradiction once; an image open for writing is marked, so that nobody writes to it any more.
@@ -62,18 +60,5 @@ impl Meta {
                 Err(Miss::Corrupt(format!("Preventing invalid write on metadata (overlaps with {name})")))
             }
         })
-    }
-
-    /// Clears autoclear bits before the first change that what they speak for does not see.
-    pub(crate) fn clear_autoclear(&self, bits: u64) -> Result<()> {
-        let mut state = self.state.write();
-        if !state.header.is_v3() || state.header.autoclear & bits == 0 {
-            return Ok(());
-        }
-        let cleared = state.header.autoclear & !bits;
-        self.storage.write_at(AUTOCLEAR_FIELD, &cleared.to_be_bytes())?;
-        self.storage.flush()?;
-        state.header.autoclear = cleared;
-        Ok(())
     }
 }

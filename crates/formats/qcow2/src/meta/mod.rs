@@ -9,11 +9,13 @@
 //! Memory: L2 slices [`L2_CACHE`], refcount slices [`REFCOUNT_CACHE`], and the L1 and refcount tables as they are.
 
 mod alloc;
+mod areas;
 mod corrupt;
 mod epoch;
 mod grow;
 mod inflight;
 mod l2;
+mod overhaul;
 mod overlap;
 pub(crate) mod refcounts;
 mod requests;
@@ -38,7 +40,6 @@ pub(crate) use overlap::FixedArea;
 pub(crate) use requests::NewEntry;
 pub(crate) use table::MemTable;
 
-use crate::entry::{L1Entry, REFTABLE_RESERVED};
 use crate::geometry::Geometry;
 use crate::header::Header;
 use crate::settings::Overlap;
@@ -146,11 +147,7 @@ impl Meta {
             refblocks: HashSet::new(),
         };
         if parts.writable {
-            let cluster_of = |offset: u64| Some(offset >> geo.cluster_bits).filter(|cluster| *cluster != 0);
-            index.l2_tables =
-                parts.l1.iter().filter_map(|entry| cluster_of(L1Entry(*entry).offset())).collect();
-            index.refblocks =
-                parts.reftable.iter().filter_map(|entry| cluster_of(entry & !REFTABLE_RESERVED)).collect();
+            index.take_tables(geo, &parts.l1, &parts.reftable);
         }
         let state = State {
             geo,

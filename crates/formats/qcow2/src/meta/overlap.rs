@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use diskimg_core::ByteRange;
 
 use super::State;
+use crate::entry::{L1Entry, REFTABLE_RESERVED};
+use crate::geometry::Geometry;
 use crate::settings::Overlap;
 
 /// Metadata that is one run of bytes.
@@ -29,6 +31,15 @@ pub(super) struct MetadataIndex {
     pub l2_tables: HashSet<u64>,
     /// Clusters that hold a refcount block.
     pub refblocks: HashSet<u64>,
+}
+
+impl MetadataIndex {
+    /// Notes where these tables say that L2 tables and refcount blocks are.
+    pub(super) fn take_tables(&mut self, geo: Geometry, l1: &[u64], reftable: &[u64]) {
+        let cluster_of = |offset: u64| Some(offset >> geo.cluster_bits).filter(|cluster| *cluster != 0);
+        self.l2_tables = l1.iter().filter_map(|entry| cluster_of(L1Entry(*entry).offset())).collect();
+        self.refblocks = reftable.iter().filter_map(|entry| cluster_of(entry & !REFTABLE_RESERVED)).collect();
+    }
 }
 
 impl State {

@@ -116,6 +116,14 @@ impl SliceCache {
         }
     }
 
+    /// Forgets everything: the host was changed by others.
+    pub(super) fn clear(&mut self) {
+        self.slots.clear();
+        self.ring.clear();
+        self.dirty = 0;
+        self.generation += 1;
+    }
+
     /// Evicts clean slices until the capacity is kept, or only dirty ones are left.
     pub(super) fn evict(&mut self) {
         let mut rounds = self.ring.len() * 2;

@@ -57,7 +57,7 @@ impl State {
         self.l2.wants_write_back() || self.refs.wants_write_back() || self.alloc.dropped.len() > MAX_DROPPED
     }
 
-    fn is_clean(&self) -> bool {
+    pub(super) fn is_clean(&self) -> bool {
         !(self.l2.has_dirty()
             || self.refs.has_dirty()
             || self.l1.is_dirty()
@@ -184,7 +184,7 @@ impl Meta {
     }
 
     /// Makes everything written so far durable, guest data included.
-    pub(super) fn barrier(&self) -> Result<()> {
+    pub(crate) fn barrier(&self) -> Result<()> {
         if let Some(data) = &self.data_file {
             data.flush()?;
         }

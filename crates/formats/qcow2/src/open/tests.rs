@@ -159,13 +159,16 @@ fn a_writer_clears_what_it_does_not_know_and_a_reader_nothing() {
 }
 
 #[test]
-fn an_image_that_was_not_closed_is_refused_to_writers_only() {
+fn an_image_that_was_not_closed_is_repaired_by_a_writer_only() {
     let opening = Opening::of(&Header { incompatible: features::DIRTY, ..plain() });
     assert!(opening.open(READ, &[]).is_ok());
     assert!(opening.open(OpenMode { write: true, ..CHECK }, &[]).is_ok());
-    let error = opening.open(WRITE, &[]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert!(error.hint().is_some());
+    assert_eq!(opening.storage.to_vec()[79], 1);
+    // There are no refcounts at all: they are made anew.
+    let parts = opening.open(WRITE, &[]).unwrap();
+    assert_eq!((parts.header.incompatible, opening.storage.to_vec()[79]), (0, 0));
+    assert!(opening.said.lock().iter().any(|(_, text)| text == "Rebuilding refcount structure"));
+    assert!(parts.reftable.iter().any(|entry| *entry != 0));
 }
 
 #[test]

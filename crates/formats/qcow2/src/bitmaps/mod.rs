@@ -1,0 +1,109 @@
+//! Persistent dirty bitmaps of an open image (specification, "Bitmaps").
+//!
+//! On the host a bitmap is *in use* (its bits there are out of date) from before the first write that it has to record
+//! until it is stored anew. That mark is made when it is needed, not when the image is opened: an image that is opened
+//! for writing and only read stays as it is, and only bitmaps that record are marked, so that a crash costs no other one.
+//!
+//! Order, with a barrier at each `|`:
+//!
+//! ```text
+//! first write:  directory with the mark | guest data
+//! storing:      data and tables of the bitmaps, the new directory, their counts | header | the old ones are dropped
+//! ```
+//!
+//! So what is on the host never says that nothing was written where something was: the mark is durable before the first
+//! write, and taken off by the one change of the header that also refers to the new bits. Whatever fails in between
+//! leaves the mark: the bitmap is then inconsistent, and can only be removed.
+//!
+//! Lock order: the list, then the locks of [`crate::meta`]. Writers take the list's lock for reading, without I/O.
+
+mod load;
+mod record;
+mod store;
+mod verbs;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use diskimg_core::{ByteRange, DirtyBitmap};
+use parking_lot::RwLock;
+
+pub(crate) use record::Recording;
+
+use crate::bitmap_directory::{AUTO, Bitmap, IN_USE};
+use crate::image::Qcow2;
+use crate::meta::FixedArea;
+use crate::settings::Overlap;
+
+/// A bitmap of an open image.
+#[derive(Debug)]
+struct Held {
+    /// Its entry of the directory as it is on the host.
+    stored: Bitmap,
+    /// Its bits, if they are newer than those on the host: it is in use by this image.
+    bits: Option<DirtyBitmap>,
+}
+
+impl Held {
+    const fn is_enabled(&self) -> bool {
+        self.stored.flags & AUTO != 0
+    }
+
+    /// It was not closed cleanly, and its bits are not known.
+    const fn is_inconsistent(&self) -> bool {
+        self.stored.flags & IN_USE != 0 && self.bits.is_none()
+    }
+}
+
+/// The bitmaps of an open image, in the order of their directory.
+#[derive(Debug)]
+pub(crate) struct BitmapSet {
+    list: RwLock<Vec<Held>>,
+    /// Every enabled bitmap that can be used has its bits in memory and is marked on the host.
+    recording: AtomicBool,
+    /// Writes that are running.
+    running: AtomicUsize,
+    /// A change of the header failed: it is not known which bitmaps the host has, and nothing is written any more.
+    unsure: AtomicBool,
+}
+
+impl BitmapSet {
+    /// The bitmaps as the directory has them.
+    pub(crate) fn new(stored: Vec<Bitmap>) -> Self {
+        let list = stored.into_iter().map(|stored| Held { stored, bits: None }).collect();
+        Self {
+            list: RwLock::new(list),
+            recording: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            unsure: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.read().is_empty()
+    }
+
+    /// Their entries of the directory as they are on the host.
+    pub(crate) fn stored(&self) -> Vec<Bitmap> {
+        self.list.read().iter().map(|held| held.stored.clone()).collect()
+    }
+}
+
+impl Qcow2 {
+    /// Where the directory is on the host.
+    fn directory_range(&self) -> Option<ByteRange> {
+        let pointer = self.meta.header().extensions.bitmaps?;
+        Some(ByteRange::new(pointer.directory_offset, pointer.directory_size))
+    }
+
+    /// Tells what writes of guest data must not hit.
+    fn guard_directory(&self, range: Option<ByteRange>) {
+        let kind = Overlap::BITMAP_DIRECTORY;
+        let cluster = self.meta.geo.cluster_size();
+        let area = range.filter(|range| !range.is_empty()).map(|range| FixedArea {
+            range: range.align_outwards(cluster),
+            kind,
+            name: "bitmap directory",
+        });
+        self.meta.set_fixed_area(kind, area);
+    }
+}

@@ -1,0 +1,173 @@
+//! Repairing: what a check finds is corrected on the host, as far as that is allowed and can be done without guessing.
+//!
+//! Order, each step durable before the next: entries that stand for nothing become plain zeros | refcounts become the
+//! numbers of references (in place, or in new structures that the header is switched to) | COPIED flags | the dirty
+//! and corrupt bits. A crash in between leaves an image that the same repair can go on with: no step takes a reference
+//! away from data, nor writes to a cluster that anything refers to for another purpose.
+//!
+//! The caller sees to it that nobody else uses the image meanwhile.
+
+use diskimg_core::{BlockDevice, CheckReport, Error, Repair, Result, Task, errno, read_zero_padded};
+
+use super::compare::Fixing;
+use super::counts::Counts;
+use super::layout::Layout;
+use super::patch::Patcher;
+use super::rebuild::Dangling;
+use super::reporter::Reporter;
+use super::survey::Survey;
+use super::{CheckInput, places, rebuild};
+use crate::bitmap_directory::Bitmap;
+use crate::features;
+use crate::header::Header;
+
+/// Repairs an image that was not closed cleanly, before it is written to.
+///
+/// # Errors
+/// `Could not repair dirty image`, and why.
+pub(crate) fn repair_dirty(image: &mut Repairable<'_>, say: &mut dyn FnMut(&str)) -> Result<()> {
+    let failed = |error: Error| error.context("Could not repair dirty image");
+    let report = repair(image, Repair::All, say, &Task::quiet()).map_err(failed)?;
+    if report.check_errors > 0 {
+        return Err(failed(Error::from_errno(errno::EIO)));
+    }
+    // What is left is not what that bit warns of.
+    image.declare(features::DIRTY).map_err(failed)
+}
+
+/// Header offset of `incompatible_features` (8 bytes).
+const INCOMPATIBLE_FIELD: u64 = 72;
+
+/// An image under repair. What is here is what the host has, also after an error.
+#[derive(Debug)]
+pub(crate) struct Repairable<'a> {
+    /// What holds the image; nothing is cached above it.
+    pub storage: &'a dyn BlockDevice,
+    /// Its header.
+    pub header: &'a mut Header,
+    /// The active L1 table.
+    pub l1: &'a mut Vec<u64>,
+    /// The refcount table.
+    pub reftable: &'a mut Vec<u64>,
+    /// The bitmaps of the directory.
+    pub bitmaps: &'a [Bitmap],
+    /// Guest data stands in another file.
+    pub data_file: bool,
+    /// Set when a header may or may not have reached the host: the image must not be used any more.
+    pub unsure: bool,
+}
+
+/// Checks the image and repairs what `what` allows. `say` gets each finding; they are counted in the report, those
+/// that were corrected as such.
+///
+/// # Errors
+/// As [`super::check`]; an input/output error if only new refcount structures would help but `what` does not allow
+/// them.
+pub(crate) fn repair(
+    image: &mut Repairable<'_>,
+    what: Repair,
+    say: &mut dyn FnMut(&str),
+    task: &Task<'_>,
+) -> Result<CheckReport> {
+    let mut reporter = Reporter::new(say);
+    image.header.forget_what_is_stale(image.storage)?;
+    let snapshots = places::read_snapshots(&image.input(), &mut reporter)?;
+    let mut survey = Survey::take(image.input(), &snapshots, task)?;
+    if survey.references(&snapshots, image.patcher_for(what == Repair::All), &mut reporter)? {
+        survey = Survey::take(image.input(), &snapshots, task)?;
+    }
+    let blocks = survey.refblocks(what == Repair::All, &mut reporter);
+    let before = reporter.report.clone();
+    let compared = survey.clusters(Fixing::Nothing, &mut reporter)?;
+    let mut out_of_date = false;
+    if blocks.must_rebuild || compared.uncounted {
+        if what != Repair::All {
+            reporter.say("ERROR need to rebuild refcount structures");
+            return Err(Error::from_errno(errno::EIO));
+        }
+        reporter.say("Rebuilding refcount structure");
+        let (layout, counts, dangling) = survey.into_rebuild(&snapshots)?;
+        let found = std::mem::take(&mut reporter.report);
+        image.rebuild(&layout, &counts, &dangling)?;
+        drop(counts);
+        survey = Survey::take(image.input(), &snapshots, task)?;
+        survey.references(&snapshots, None, &mut reporter)?;
+        survey.refblocks(false, &mut reporter);
+        out_of_date = survey.clusters(image.fixing(what), &mut reporter)?.changed_use;
+        let left = &mut reporter.report;
+        left.corruptions_fixed = found.corruptions_fixed + found.corruptions.saturating_sub(left.corruptions);
+        left.leaks_fixed = found.leaks_fixed + found.leaks.saturating_sub(left.leaks);
+    } else if reporter.report != before {
+        reporter.report = before;
+        out_of_date = survey.clusters(image.fixing(what), &mut reporter)?.changed_use;
+    }
+    if out_of_date {
+        survey = Survey::take(image.input(), &snapshots, task)?;
+    }
+    let left = &reporter.report;
+    let all_well = left.corruptions == 0 && left.check_errors == 0 && left.leaks == 0;
+    let flags_changed = survey.flags(image.patcher_for(what == Repair::All || all_well), &mut reporter)?;
+    let report = survey.complete(std::mem::take(&mut reporter.report));
+    if flags_changed {
+        image.reload_l1()?;
+    }
+    if report.corruptions == 0 && report.check_errors == 0 {
+        image.declare(features::DIRTY | features::CORRUPT)?;
+    }
+    Ok(report)
+}
+
+impl<'a> Repairable<'a> {
+    fn input(&self) -> CheckInput<'_> {
+        CheckInput {
+            storage: self.storage,
+            header: self.header,
+            geo: self.header.geometry(),
+            l1: self.l1,
+            reftable: self.reftable,
+            bitmaps: self.bitmaps,
+            data_file: self.data_file,
+        }
+    }
+
+    fn fixing(&self, what: Repair) -> Fixing<'a> {
+        let patcher = Patcher::new(self.storage);
+        if what == Repair::All { Fixing::All(patcher) } else { Fixing::Leaks(patcher) }
+    }
+
+    fn patcher_for(&self, allowed: bool) -> Option<Patcher<'a>> {
+        allowed.then(|| Patcher::new(self.storage))
+    }
+
+    fn rebuild(&mut self, layout: &Layout, counts: &Counts, dangling: &Dangling) -> Result<()> {
+        let (header, unsure) = (&mut *self.header, &mut self.unsure);
+        *self.reftable = rebuild::rebuild(self.storage, header, layout, counts, dangling, unsure)?;
+        Ok(())
+    }
+
+    /// Reads the active L1 table again, whose flags were corrected on the host.
+    fn reload_l1(&mut self) -> Result<()> {
+        let mut bytes = vec![0; self.l1.len() * 8];
+        read_zero_padded(self.storage, self.header.l1_offset, &mut bytes)?;
+        for (entry, bytes) in self.l1.iter_mut().zip(bytes.as_chunks().0) {
+            *entry = u64::from_be_bytes(*bytes);
+        }
+        Ok(())
+    }
+
+    /// Clears these incompatible bits: what they warn of is over.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub(crate) fn declare(&mut self, bits: u64) -> Result<()> {
+        if self.header.incompatible & bits == 0 || !self.header.is_v3() {
+            return Ok(());
+        }
+        let cleared = self.header.incompatible & !bits;
+        self.storage.flush()?;
+        self.storage.write_at(INCOMPATIBLE_FIELD, &cleared.to_be_bytes())?;
+        self.storage.flush()?;
+        self.header.incompatible = cleared;
+        Ok(())
+    }
+}
