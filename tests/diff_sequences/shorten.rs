@@ -4,7 +4,7 @@ use super::step::Step;
 use std::time::{Duration, Instant};
 
 /// Longest time spent on one sequence.
-const TIME: Duration = Duration::from_secs(90);
+const TIME: Duration = Duration::from_secs(40);
 
 /// The fewest steps found for which `fails` is true; the last one is always kept.
 pub fn shorten(steps: &[Step], fails: impl Fn(&[Step]) -> bool) -> Vec<Step> {
