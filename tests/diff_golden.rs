@@ -27,6 +27,7 @@ const PAGES: &[(&str, &str)] = &[
     ("map-help", "map --help"),
     ("measure-help", "measure --help"),
     ("resize-help", "resize --help"),
+    ("snapshot-help", "snapshot --help"),
     ("create-no-name", "create"),
     ("info-no-name", "info"),
     ("convert-no-name", "convert"),
@@ -35,6 +36,9 @@ const PAGES: &[(&str, &str)] = &[
     ("map-no-name", "map"),
     ("measure-no-name", "measure"),
     ("resize-no-name", "resize"),
+    ("snapshot-no-name", "snapshot"),
+    ("snapshot-mixed", "snapshot -c a -d b c"),
+    ("snapshot-ambiguous", "snapshot --= c"),
     ("create-unknown-option", "create --nosuch"),
     ("create-missing-value", "create -f"),
     ("options-raw", "create -f raw -o help"),
@@ -54,7 +58,7 @@ const PAGES: &[(&str, &str)] = &[
 ];
 
 /// Commands that the installed one lists and ours does not have yet.
-const COMMANDS_TO_COME: &[&str] = &["amend", "bench", "bitmap", "commit", "dd", "rebase", "snapshot"];
+const COMMANDS_TO_COME: &[&str] = &["amend", "bench", "bitmap", "commit", "dd", "rebase"];
 
 fn main() -> std::process::ExitCode {
     let refresh = std::env::var_os("DISKIMG_REFRESH_GOLDEN").is_some();

@@ -39,6 +39,8 @@ mod open;
 mod pending;
 #[path = "diff_matrix/resize.rs"]
 mod resize;
+#[path = "diff_matrix/snapshot.rs"]
+mod snapshot;
 mod support;
 
 /// The tables must not shrink below this.
@@ -59,6 +61,7 @@ fn main() -> std::process::ExitCode {
         odd::cases(),
         open::cases(),
         resize::cases(),
+        snapshot::cases(),
     ];
     support::suite::run_cases(
         tables.into_iter().flatten().collect(),

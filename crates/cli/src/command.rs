@@ -93,6 +93,14 @@ pub(crate) enum Key {
     Shrink,
     /// Preallocation of new space.
     Preallocation,
+    /// List snapshots.
+    List,
+    /// Create a snapshot.
+    Create,
+    /// Apply a snapshot.
+    Apply,
+    /// Delete a snapshot.
+    Delete,
 }
 
 /// An option without a value.

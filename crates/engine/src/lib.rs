@@ -17,6 +17,7 @@ pub mod map;
 pub mod measure;
 mod parallel;
 pub mod resize;
+pub mod snapshot;
 mod told;
 
 pub use check::check;
@@ -27,3 +28,4 @@ pub use info::{ImageReport, describe, describe_chain};
 pub use map::{MapEntry, map};
 pub use measure::measure;
 pub use resize::{NewSize, ResizeOptions, resize};
+pub use snapshot::SnapshotName;

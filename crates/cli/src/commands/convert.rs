@@ -8,11 +8,11 @@ use diskimg::core::driver::{Caps, Notices};
 use diskimg::core::protocol::CacheMode;
 use diskimg::core::{BlockDevice as _, InfoValue, Task};
 use diskimg::engine::convert::new_image_is_zero;
-use diskimg::engine::{ConvertOptions, CreatePlan, CreateRequest, convert};
+use diskimg::engine::{ConvertOptions, CreatePlan, CreateRequest, SnapshotName, convert};
 
 use crate::command::{Command, Key, Value, flag, value};
 use crate::progress::ProgressBar;
-use crate::snapshot::SnapshotChoice;
+use crate::snapshot;
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
 use crate::values;
@@ -99,7 +99,7 @@ struct Args {
     quiet: bool,
     progress: bool,
     sources: Vec<Source>,
-    snapshot: Option<SnapshotChoice>,
+    snapshot: Option<SnapshotName>,
     target: Target,
     /// Runs of zeros of at least so many bytes become holes; 0: none do.
     sparse_size: Option<u64>,
@@ -142,7 +142,7 @@ impl Args {
                 Key::Cache => cache = Some(value.text(ui)?),
                 Key::Format | Key::ImageOpts | Key::ForceShare => source.take(ui, key, value)?,
                 Key::Object => objects::add(ui, value)?,
-                Key::Snapshot => parsed.snapshot = Some(SnapshotChoice::parse(ui, value)?),
+                Key::Snapshot => parsed.snapshot = Some(snapshot::parse(ui, value)?),
                 Key::SparseSize => parsed.sparse_size = Some(parse_sparse_size(ui, value)?),
                 Key::Parallel => parsed.parallel = Some(parse_parallel(ui, value)?),
                 Key::Rate => parsed.rate = Some(values::size(ui, "rate limit", &value.text(ui)?)?),
@@ -284,10 +284,10 @@ impl Args {
             nodes.push(source.open(ui, options)?);
         }
         if let Some(snapshot) = &self.snapshot {
-            let [node] = nodes.as_slice() else {
+            let [node] = nodes.as_mut_slice() else {
                 return Err(ui.fail("No support for concatenating multiple snapshot"));
             };
-            snapshot.load(ui, node)?;
+            *node = snapshot::load(ui, node, snapshot)?;
         }
         Ok(nodes)
     }

@@ -8,6 +8,7 @@ mod info;
 mod map;
 mod measure;
 mod resize;
+mod snapshot;
 
 use crate::command::Command;
 
@@ -21,4 +22,5 @@ pub(crate) const COMMANDS: &[&Command] = &[
     &map::COMMAND,
     &measure::COMMAND,
     &resize::COMMAND,
+    &snapshot::COMMAND,
 ];

@@ -30,6 +30,7 @@ mod reserve;
 mod resize;
 mod settings;
 mod snapshot_table;
+mod snapshots;
 mod write;
 mod zero;
 

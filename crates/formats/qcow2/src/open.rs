@@ -115,7 +115,11 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
 }
 
 /// The entries of a table of `count` at `offset`; those behind the end of the file are 0 and cost nothing.
-fn read_entries(device: &dyn BlockDevice, (offset, count): (u64, u64), mode: OpenMode) -> Result<Vec<u64>> {
+pub(crate) fn read_entries(
+    device: &dyn BlockDevice,
+    (offset, count): (u64, u64),
+    mode: OpenMode,
+) -> Result<Vec<u64>> {
     let len = count.saturating_mul(ENTRY);
     if count > 0 {
         check_reach(offset, len)?;

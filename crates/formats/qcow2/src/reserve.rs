@@ -107,6 +107,7 @@ impl CompressedClusters for Qcow2 {
         if !geo.is_aligned(offset) || payload_len == 0 || payload_len >= geo.cluster_size() {
             return Err(Error::invalid("a compressed payload belongs to a whole cluster and is shorter"));
         }
+        let _shared = self.change_gate.read();
         let recorded = self.before_write(ByteRange::new(offset, geo.cluster_size()))?;
         let cluster = offset >> geo.cluster_bits;
         let claim = self.meta.inflight.claim(cluster..cluster + 1);

@@ -18,6 +18,7 @@ const STEP: u64 = 8192;
 impl Qcow2 {
     /// Changes the disk's size to `len` bytes.
     pub(crate) fn resize(&self, len: u64, prealloc: Prealloc) -> Result<()> {
+        let _alone = self.exclusive();
         let old = self.disk_len();
         self.check_resize(len, prealloc)?;
         self.before_change()?;
@@ -25,8 +26,8 @@ impl Qcow2 {
             self.begin_resizing_bitmaps()?;
         }
         let geo = self.meta.geo;
-        let all = 0..(old.max(len).div_ceil(geo.cluster_size())).max(1);
-        let _claim = self.meta.inflight.claim(all);
+        // What stands behind the disk must not become part of it.
+        self.drop_vm_state()?;
         if len < old {
             return self.shrink(old, len);
         }

@@ -44,8 +44,13 @@ impl Drop for Unpublished<'_> {
 impl Qcow2 {
     /// Writes `buf` at guest byte `offset`.
     pub(crate) fn write_guest(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let _recorded = self.before_write(ByteRange::new(offset, len_u64(buf)))?;
+        self.write_bytes(offset, buf)
+    }
+
+    /// The same without what a change of the disk asks for: also for what is not part of it.
+    pub(crate) fn write_bytes(&self, offset: u64, buf: &[u8]) -> Result<()> {
         let range = ByteRange::new(offset, len_u64(buf));
-        let _recorded = self.before_write(range)?;
         let mut at = range.start;
         while at < range.end() {
             let rest = ByteRange::from_bounds(at, range.end());
@@ -219,7 +224,9 @@ impl Qcow2 {
             return Ok(());
         }
         let mut bytes = vec![0; to_usize(part.len)];
-        let inside = part.intersect(ByteRange::new(0, self.disk_len()));
+        // What stands behind the disk is not to be seen, unless it is the state area that is written to.
+        let disk = ByteRange::new(0, self.disk_len());
+        let inside = if part.start < self.state_start() { part.intersect(disk) } else { part };
         if let Some(inside) = bytes.get_mut(..to_usize(inside.len)) {
             self.read_guest(part.start, inside)?;
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use diskimg_core::{
     BitmapInfo, Bitmaps, BlockDevice as _, DirtyBitmap, Error, NewBitmap, Result, inconsistent_bitmap,
-    read_only_error, unknown_bitmap,
+    unknown_bitmap,
 };
 
 use super::Held;
@@ -27,10 +27,6 @@ fn find(list: &[Held], name: &str) -> Result<usize> {
 }
 
 impl Qcow2 {
-    fn check_writable(&self) -> Result<()> {
-        if self.is_read_only() { Err(read_only_error()) } else { self.meta.check_usable() }
-    }
-
     /// The bits of a bitmap that can be used.
     fn bits_of(&self, held: &Held) -> Result<DirtyBitmap> {
         match &held.bits {

@@ -21,7 +21,9 @@ pub(crate) mod refcounts;
 mod requests;
 mod slices;
 mod survey;
+mod switch;
 mod table;
+mod trees;
 mod write_back;
 
 use std::collections::HashSet;
@@ -39,6 +41,7 @@ pub(crate) use l2::SliceView;
 pub(crate) use overlap::FixedArea;
 pub(crate) use requests::NewEntry;
 pub(crate) use table::MemTable;
+pub(crate) use trees::Shift;
 
 use crate::geometry::Geometry;
 use crate::header::Header;
@@ -90,6 +93,8 @@ pub(crate) struct Meta {
     writable: bool,
     /// Corruption was found and reported.
     reported: AtomicBool,
+    /// Nobody knows what the header on the host is.
+    given_up: AtomicBool,
 }
 
 /// What is known in memory; behind one lock.
@@ -171,6 +176,7 @@ impl Meta {
             notices: parts.notices,
             writable: parts.writable,
             reported: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
         }
     }
 
