@@ -36,10 +36,7 @@ pub enum Feature {
 /// What ours is still to learn: done by the installed tools alone meanwhile, and reported as ignored.
 pub const PENDING: &[(Feature, &str)] = &[
     (Feature::ResizeWithBitmaps, "resize of images with bitmaps"),
-    (Feature::Snapshots, "snapshot -c, -a, -d"),
-    (Feature::SnapshotContents, "convert -l"),
     (Feature::Bitmaps, "bitmap"),
-    (Feature::Recording, "bitmaps that record writes"),
     (Feature::ConvertBitmaps, "convert --bitmaps"),
     (Feature::Amend, "amend"),
     (Feature::Repair, "check -r"),

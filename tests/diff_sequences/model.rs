@@ -133,6 +133,9 @@ impl Bitmap {
     }
 }
 
+/// More counts than this in one cluster of the refcount table are not rewritten: see [`Model::avoids`].
+const MOST_COUNTS: u64 = 300 << 20;
+
 /// All that is known of the image.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -144,6 +147,8 @@ pub struct Model {
     pub v2: bool,
     /// It has a data file.
     pub data_file: bool,
+    /// Bits of a reference count.
+    pub refcount_bits: u64,
     /// How its backing file was named when it was made.
     pub backing: &'static str,
     /// The disk.
@@ -183,7 +188,10 @@ impl Model {
                 Some("compressed clusters of an encrypted image")
             }
             // The installed one looks at every count that such large tables could hold, for minutes.
-            Action::Amend(options) if self.cluster > 64 << 10 && options.contains("refcount_bits") => {
+            Action::Amend(options)
+                if options.contains("refcount_bits")
+                    && self.cluster * self.cluster / self.refcount_bits.max(1) > MOST_COUNTS =>
+            {
                 Some("takes minutes")
             }
             Action::Guest(ops) if ops.iter().all(|op| op.start + op.len > self.size()) => {
@@ -225,9 +233,30 @@ impl Model {
             Request::Zero(_) => self.disk.put(start, &vec![0; len]),
             Request::Discard => self.disk.loose.push((start, vec![0; len])),
         }
+        if op.request == Request::Discard {
+            // Nothing need be marked where nothing changes; what does is seen when the disk is read.
+            self.guest_failed(op);
+            return;
+        }
         for bitmap in self.bitmaps.iter_mut().filter(|bitmap| bitmap.enabled) {
             bitmap.mark(op.start, op.len);
         }
+    }
+
+    /// Takes what was read of the disk, if it is what it has to be. What a discard changed has to be marked.
+    pub fn settle(&mut self, read: Vec<u8>) -> Result<(), String> {
+        let before = self.disk.data.clone();
+        self.disk.settle(read)?;
+        for bitmap in self.bitmaps.iter_mut().filter(|bitmap| bitmap.enabled) {
+            for granule in 0..bitmap.bits.len() {
+                let start = granule * bitmap.granularity as usize;
+                let end = before.len().min(start + bitmap.granularity as usize);
+                if bitmap.open[granule] && before[start..end] != self.disk.data[start..end] {
+                    bitmap.bits[granule] = true;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A request of a guest that failed.

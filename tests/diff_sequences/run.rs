@@ -94,6 +94,7 @@ impl<'a> Ground<'a> {
             cluster: 0,
             v2: false,
             data_file: false,
+            refcount_bits: 16,
             backing: layout.backing,
             disk,
             snapshots: Vec::new(),
@@ -181,6 +182,9 @@ impl<'a> Ground<'a> {
             (_, Who::Ours) => process::run(&self.env.our_link, &args, dir)?,
             (_, Who::Theirs) => process::run(&self.env.oracle_link, &args, dir)?,
         };
+        if who == Who::Theirs && done.exit.parse::<u8>().is_err() {
+            return Err(Trouble { theirs: true, ..Trouble::new("outcome of theirs", show(&done)) });
+        }
         if step.action.replaces() && done.is_ok() {
             fs::rename(dir.join("new"), dir.join("img")).map_err(|e| e.to_string())?;
         }
@@ -276,9 +280,6 @@ const ONLY_OURS: &[&str] = &["Cannot use preallocation for shrinking files"];
 fn same_outcome(action: &Action, theirs: &Attempt, ours: &Attempt) -> Result<bool, Trouble> {
     count(|totals| totals.texts += 1);
     let text = || format!("--- qemu-img\n{}--- ours\n{}", show(&theirs.done), show(&ours.done));
-    if theirs.done.exit.parse::<u8>().is_err() {
-        return Err(Trouble { theirs: true, ..Trouble::new("outcome of theirs", text()) });
-    }
     if let Action::Guest(_) = action {
         let discards = |at: usize| theirs.ops.get(at).is_some_and(|op| op.request == Request::Discard);
         let differ = (0..theirs.worked.len()).any(|at| !discards(at) && theirs.worked[at] != ours.worked[at]);

@@ -34,8 +34,8 @@ pub fn verify(ground: &mut Ground<'_>, depth: Depth, by_theirs: bool) -> Result<
     if able {
         listings(ground, depth)?;
     }
-    bitmaps(ground)?;
     contents(ground, able)?;
+    bitmaps(ground)?;
     if depth.takes(2, 4) {
         snapshots(ground, able)?;
     }
@@ -107,6 +107,7 @@ pub fn learn(ground: &mut Ground<'_>) -> Result<(), Trouble> {
     model.cluster = info["cluster-size"].as_u64().unwrap_or(0);
     model.v2 = specific["compat"] == "0.10";
     model.data_file = specific["data-file"].is_string();
+    model.refcount_bits = specific["refcount-bits"].as_u64().unwrap_or(16);
     let size = info["virtual-size"].as_u64().unwrap_or(0);
     if size != model.size() {
         return Err(Trouble::new("size", format!("{size} instead of {}", model.size())));
@@ -176,7 +177,7 @@ fn contents(ground: &mut Ground<'_>, able: bool) -> Result<(), Trouble> {
         let ours = read_with(ground, &ground.env.our_link, None)?;
         first_difference("the disk", &read, &ours)?;
     }
-    ground.model.disk.settle(read).map_err(|text| Trouble::new("contents", format!("the disk: {text}")))
+    ground.model.settle(read).map_err(|text| Trouble::new("contents", format!("the disk: {text}")))
 }
 
 fn first_difference(what: &str, theirs: &[u8], ours: &[u8]) -> Result<(), Trouble> {
