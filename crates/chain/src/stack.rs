@@ -442,4 +442,8 @@ impl Publish for LockedPublish<'_> {
     fn abandon(self: Box<Self>) {
         drop(self.reserved);
     }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        self.reserved.write_at(offset, buf)
+    }
 }

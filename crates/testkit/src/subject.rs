@@ -7,8 +7,8 @@ use std::sync::Arc;
 use diskimg_chain::{Node, NodeParts};
 use diskimg_core::driver::{CreateContext, FormatDriver, Notices, OpenContext, OpenMode};
 use diskimg_core::opener::{Mode, Opener, ReferenceKind, denied};
-use diskimg_core::options::{ParsedOptions, RuntimeOptions};
-use diskimg_core::{BlockDevice, Device, Image, MemDevice, Result, to_usize};
+use diskimg_core::options::{ParsedOptions, RuntimeOptions, RuntimeValue};
+use diskimg_core::{BlockDevice, Device, Image, MemDevice, Result, Secret, to_usize};
 
 /// A disk that is open.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub trait Subject: Sync {
     fn format(&self) -> &'static str;
 }
 
-/// Opens referenced files from a list of devices by name.
+/// Opens referenced files from a list of devices by name. Each secret is its own name.
 #[derive(Clone, Debug, Default)]
 pub struct MemOpener(BTreeMap<String, Arc<dyn BlockDevice>>);
 
@@ -77,6 +77,10 @@ impl Opener for MemOpener {
     fn open(&self, _: ReferenceKind, name: &str, _: Mode, _: RuntimeOptions) -> Result<Arc<dyn BlockDevice>> {
         self.0.get(name).cloned().ok_or_else(|| denied(name))
     }
+
+    fn secret(&self, id: &str) -> Result<Secret> {
+        Ok(Secret::new(id.as_bytes().to_vec()))
+    }
 }
 
 /// Opens an image on `storage`; nothing may be left of the options.
@@ -89,7 +93,20 @@ pub fn open_image(
     mode: OpenMode,
     opener: &dyn Opener,
 ) -> Result<Arc<dyn Image>> {
-    let mut options = RuntimeOptions::new();
+    open_image_with(driver, storage, mode, opener, RuntimeOptions::new())
+}
+
+/// The same with runtime options.
+///
+/// # Errors
+/// The driver's.
+pub fn open_image_with(
+    driver: &FormatDriver,
+    storage: Arc<dyn BlockDevice>,
+    mode: OpenMode,
+    opener: &dyn Opener,
+    mut options: RuntimeOptions,
+) -> Result<Arc<dyn Image>> {
     let notices = Notices::default();
     (driver.open)(OpenContext { storage, filename: "image", mode, options: &mut options, opener, notices })
 }
@@ -128,6 +145,16 @@ impl FormatSubject {
         }
         parsed.set_number("size", self.size);
         Ok(parsed)
+    }
+
+    /// The options that an image made with these create options is opened with: the name of its secret.
+    #[must_use]
+    pub fn runtime_options(&self) -> RuntimeOptions {
+        let mut options = RuntimeOptions::new();
+        for (name, value) in self.options.iter().filter(|(name, _)| name.ends_with("key-secret")) {
+            options.set(*name, RuntimeValue::Str(value.clone()));
+        }
+        options
     }
 
     fn opener(&self, disks: &[Arc<dyn BlockDevice>]) -> MemOpener {
@@ -170,7 +197,8 @@ impl Subject for FormatSubject {
 
     fn open(&self, disks: &[Arc<dyn BlockDevice>], write: bool) -> Result<Opened> {
         let mode = OpenMode { write, ..OpenMode::default() };
-        let image = open_image(self.driver, Arc::clone(&disks[0]), mode, &self.opener(disks))?;
+        let (storage, opener) = (Arc::clone(&disks[0]), self.opener(disks));
+        let image = open_image_with(self.driver, storage, mode, &opener, self.runtime_options())?;
         Ok(Opened::chain(image, None, write))
     }
 

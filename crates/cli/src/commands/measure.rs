@@ -128,7 +128,9 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     if let Some(size) = size {
         options.set_number("size", size);
     }
-    let measured = measure(maker, &mut options, node.as_ref()).map_err(|error| ui.library_error(&error))?;
+    let secrets = context(ui).secrets;
+    let measured = measure(maker, &mut options, node.as_ref(), &secrets);
+    let measured = measured.map_err(|error| ui.library_error(&error))?;
     ui.print(&match args.output {
         OutputFormat::Human => human(&measured),
         OutputFormat::Json => format!("{}\n", json::pretty(&to_json(&measured))),

@@ -8,15 +8,16 @@ use std::sync::{Arc, OnceLock};
 
 use diskimg_core::driver::{Notices, OpenMode};
 use diskimg_core::{
-    BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description,
-    Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Snapshots,
-    Task, ZeroMode, read_only_error,
+    Amend, BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters,
+    Description, Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation,
+    Result, Snapshots, Task, ZeroMode, read_only_error,
 };
 
 use parking_lot::RwLock;
 
 use crate::bitmaps::{BitmapSet, Recording};
 use crate::check::{self, CheckInput, Repairable};
+use crate::crypt::Encryption;
 use crate::header::{Header, SECTOR};
 use crate::meta::{FixedArea, Meta, MetaParts};
 use crate::open::Parts;
@@ -35,10 +36,9 @@ pub(crate) struct Qcow2 {
     pub(crate) data_file: Option<Arc<dyn BlockDevice>>,
     pub(crate) meta: Meta,
     pub(crate) decompression: Decompression,
+    pub(crate) crypt: Option<Arc<Encryption>>,
     pub(crate) settings: Settings,
     pub(crate) notices: Notices,
-    pub(crate) version: u32,
-    pub(crate) compression_type: u8,
     /// Held, shared, by every change of the image while it runs; alone by what must see none.
     pub(crate) change_gate: RwLock<()>,
     pub(crate) contents: Contents,
@@ -62,7 +62,7 @@ impl Qcow2 {
         });
         let mut fixed = snapshot_areas(header, &parts.snapshots.snapshots);
         fixed.extend(bitmap_area(header));
-        let (version, compression_type, len) = (header.version, header.compression_type, header.disk_size());
+        let len = header.disk_size();
         let meta = Meta::new(MetaParts {
             storage: Arc::clone(&parts.storage),
             data_file: parts.data_file.clone(),
@@ -79,10 +79,9 @@ impl Qcow2 {
             data_file: parts.data_file,
             meta,
             decompression: Decompression::default(),
+            crypt: parts.crypt,
             settings: parts.settings,
             notices: parts.notices,
-            version,
-            compression_type,
             change_gate: RwLock::new(()),
             contents: Contents::default(),
             len: AtomicU64::new(len),
@@ -107,6 +106,11 @@ impl Qcow2 {
 
     pub(crate) fn set_disk_len(&self, len: u64) {
         self.len.store(len, Ordering::Release);
+    }
+
+    /// The backing file as the image names it.
+    pub(crate) const fn backing_ref(&self) -> Option<&BackingRef> {
+        self.backing.as_ref()
     }
 
     pub(crate) const fn has_backing(&self) -> bool {
@@ -211,7 +215,8 @@ impl BlockDevice for Qcow2 {
 
     fn limits(&self) -> Limits {
         let write_unit = self.meta.geo.subcluster_size();
-        Limits { write_unit, best_transfer: BEST_TRANSFER, ..Limits::default() }
+        let align = if self.is_encrypted() { SECTOR } else { 1 };
+        Limits { align, write_unit, best_transfer: BEST_TRANSFER, ..Limits::default() }
     }
 
     fn is_read_only(&self) -> bool {
@@ -226,7 +231,7 @@ impl BlockDevice for Qcow2 {
         self.contents.read(|| {
             ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
             self.meta.check_usable()?;
-            self.read_guest(offset, buf)
+            self.read_sectors(offset, buf)
         })
     }
 
@@ -288,7 +293,8 @@ impl Image for Qcow2 {
     }
 
     fn info(&self) -> Result<ImageInfo> {
-        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots.read(), &self.bitmaps.stored()))
+        let (header, crypt) = (self.meta.header(), self.crypt.as_deref());
+        Ok(crate::info::image_info(&header, crypt, &self.snapshots.read(), &self.bitmaps.stored()))
     }
 
     fn backing(&self) -> Option<BackingRef> {
@@ -302,6 +308,10 @@ impl Image for Qcow2 {
     }
 
     fn as_check(&self) -> Option<&dyn Check> {
+        Some(self)
+    }
+
+    fn as_amend(&self) -> Option<&dyn Amend> {
         Some(self)
     }
 
@@ -331,7 +341,7 @@ impl Check for Qcow2 {
             let input = CheckInput {
                 storage: &*self.storage,
                 header: tables.header,
-                geo: self.meta.geo,
+                geo: tables.header.geometry(),
                 l1: tables.l1,
                 reftable: tables.reftable,
                 bitmaps: &bitmaps,

@@ -29,6 +29,7 @@ impl Qcow2 {
             reftable: self.meta.with_tables(|tables| tables.reftable.to_vec()),
             snapshots: SnapshotTable::default(),
             bitmaps: Vec::new(),
+            crypt: self.crypt.clone(),
             mode: OpenMode { write: false, ..self.mode },
             settings: self.settings.clone(),
             notices: self.notices.clone(),

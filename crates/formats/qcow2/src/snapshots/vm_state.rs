@@ -40,7 +40,7 @@ impl Qcow2 {
         self.meta.check_usable()?;
         self.contents.read(|| {
             let range = self.state_range(offset, len_u64(buf))?;
-            self.read_guest(range.start, buf)
+            self.read_sectors(range.start, buf)
         })
     }
 
@@ -53,7 +53,7 @@ impl Qcow2 {
             let needed = self.meta.geo.l1_entries_for(range.end());
             let len = self.meta.with_tables(|tables| tables.l1.len() as u64);
             if needed <= len {
-                return self.write_bytes(range.start, buf);
+                return self.write_sectors(range.start, buf);
             }
             drop(gate);
             let _alone = self.exclusive();
