@@ -10,7 +10,6 @@ use crate::meta::Shift;
 impl Qcow2 {
     /// See [`diskimg_core::Snapshots::apply_snapshot`]; no change of the image runs.
     pub(super) fn apply_alone(&self, which: &SnapshotKey<'_>) -> Result<()> {
-        // Looked at first, as the installed one does: which snapshot is meant makes no difference then.
         if self.has_bitmaps() {
             return Err(Error::unsupported("Device has active dirty bitmaps"));
         }
