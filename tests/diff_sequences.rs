@@ -39,7 +39,7 @@ use verify::Depth;
 /// The first argument that makes this program our side's guest.
 const GUEST: &str = "our-io";
 /// Sequences of a usual run.
-const SEQUENCES: u64 = 40;
+const SEQUENCES: u64 = 28;
 /// Steps of each.
 const STEPS: usize = 20;
 

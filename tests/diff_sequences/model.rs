@@ -187,6 +187,13 @@ impl Model {
             {
                 Some("compressed clusters of an encrypted image")
             }
+            // What does not become smaller is written as it is by ours, and refused by the installed one.
+            Action::Guest(ops)
+                if self.data_file
+                    && ops.iter().any(|op| op.request == Request::Compressed(Fill::File("noise"))) =>
+            {
+                Some("incompressible clusters of a data file")
+            }
             // The installed one looks at every count that such large tables could hold, for minutes.
             Action::Amend(options)
                 if options.contains("refcount_bits")
@@ -257,6 +264,14 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// A request that ours carried out: it records whole clusters, where it writes whole clusters.
+    pub fn guest_of_ours(&mut self, op: &GuestOp) {
+        self.guest(op);
+        let start = op.start / self.cluster * self.cluster;
+        let end = (op.start + op.len).next_multiple_of(self.cluster).min(self.size());
+        self.guest_failed(&GuestOp { start, len: end - start, ..*op });
     }
 
     /// A request of a guest that failed.

@@ -246,7 +246,9 @@ impl<'a> Ground<'a> {
             return Ok(());
         }
         for (op, worked) in attempt.ops.iter().zip(&attempt.worked) {
-            if *worked {
+            if *worked && step.who == Who::Ours {
+                self.model.guest_of_ours(op);
+            } else if *worked {
                 self.model.guest(op);
             } else {
                 self.model.guest_failed(op);
