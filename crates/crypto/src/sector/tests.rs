@@ -183,33 +183,3 @@ fn ciphers_are_shared_between_threads_and_not_printed() {
     let cipher = SectorCipher::new(&CipherSpec::DEFAULT, &[77; 64]).unwrap();
     assert!(!format!("{cipher:?}").contains("77"));
 }
-
-/// `cargo test -p diskimg-crypto -- --ignored --nocapture speed`: megabytes a second on one core.
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    for (alg, mode, ivgen) in [
-        (CipherAlg::Aes256, CipherMode::Xts, IvGen::Plain64),
-        (CipherAlg::Aes128, CipherMode::Xts, IvGen::Plain64),
-        (CipherAlg::Aes256, CipherMode::Cbc, IvGen::Essiv),
-        (CipherAlg::Aes128, CipherMode::Cbc, IvGen::Plain64),
-        (CipherAlg::Aes256, CipherMode::Ctr, IvGen::Plain64),
-        (CipherAlg::Serpent256, CipherMode::Xts, IvGen::Plain64),
-        (CipherAlg::Twofish256, CipherMode::Xts, IvGen::Plain64),
-    ] {
-        let spec = spec(alg, mode, ivgen, Some(Hash::Sha256));
-        let cipher = SectorCipher::new(&spec, &pattern(spec.key_len())).unwrap();
-        let mut buf = pattern(64 << 10);
-        let mut best = [0.0_f64; 2];
-        for _ in 0..5 {
-            for (best, decrypt) in best.iter_mut().zip([false, true]) {
-                let start = std::time::Instant::now();
-                for _ in 0..100 {
-                    if decrypt { cipher.decrypt(0, &mut buf) } else { cipher.encrypt(0, &mut buf) }
-                }
-                *best = best.max(6.5536 / start.elapsed().as_secs_f64());
-            }
-        }
-        println!("{} {}: encrypt {:.0}, decrypt {:.0}", alg.name(), spec.mode_text(), best[0], best[1]);
-    }
-}
