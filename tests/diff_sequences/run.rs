@@ -293,10 +293,21 @@ fn same_outcome(action: &Action, theirs: &Attempt, ours: &Attempt) -> Result<boo
     if ours.done.is_ok() && ONLY_OURS.iter().any(|says| theirs.done.stderr.contains(says)) {
         return Ok(true);
     }
-    if theirs.done == ours.done {
+    if named(&theirs.done) == ours.done {
         return Ok(false);
     }
     Err(Trouble::new(format!("outcome {}", action.name()), text()))
+}
+
+/// With the file's name where the installed one says `#block123`: a name that it gave to the open image itself.
+fn named(done: &Finished) -> Finished {
+    let mut parts = done.stderr.split("'#block");
+    let mut stderr = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        stderr.push_str("'img");
+        stderr.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    Finished { stderr, ..done.clone() }
 }
 
 /// A finished command for a message.

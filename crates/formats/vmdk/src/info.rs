@@ -9,6 +9,7 @@ use crate::parts::{Body, Part, Parts};
 pub(crate) fn image_info(identity: &Identity, create_type: &str, parts: &Parts) -> ImageInfo {
     ImageInfo {
         cluster_size: common_grain(parts),
+        dirty: Some(false),
         specific: Some(vec![
             ("cid", identity.cid.into()),
             ("parent-cid", identity.parent_cid.into()),
