@@ -17,6 +17,8 @@ mod convert;
 mod convert_more;
 #[path = "diff_matrix/create.rs"]
 mod create;
+#[path = "diff_matrix/encrypt.rs"]
+mod encrypt;
 #[path = "diff_matrix/fixtures.rs"]
 mod fixtures;
 #[path = "diff_matrix/info.rs"]
@@ -53,6 +55,7 @@ fn main() -> std::process::ExitCode {
         convert::cases(),
         convert_more::cases(),
         create::cases(),
+        encrypt::cases(),
         info::cases(),
         locks::cases(),
         map::cases(),
