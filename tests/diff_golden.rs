@@ -27,6 +27,7 @@ const PAGES: &[(&str, &str)] = &[
     ("map-help", "map --help"),
     ("measure-help", "measure --help"),
     ("resize-help", "resize --help"),
+    ("amend-help", "amend --help"),
     ("snapshot-help", "snapshot --help"),
     ("create-no-name", "create"),
     ("info-no-name", "info"),
@@ -36,6 +37,13 @@ const PAGES: &[(&str, &str)] = &[
     ("map-no-name", "map"),
     ("measure-no-name", "measure"),
     ("resize-no-name", "resize"),
+    ("amend-no-options", "amend"),
+    ("amend-no-name", "amend -o compat=v3"),
+    ("amend-unknown-option", "amend --nosuch"),
+    ("amend-options-qcow2", "amend -f qcow2 -o help"),
+    ("amend-options-and-more", "amend -f qcow2 -o size=1M,help a b"),
+    ("amend-options-raw", "amend -f raw -o help"),
+    ("amend-options-unknown-format", "amend -f nosuch -o help"),
     ("snapshot-no-name", "snapshot"),
     ("snapshot-mixed", "snapshot -c a -d b c"),
     ("snapshot-ambiguous", "snapshot --= c"),
@@ -58,7 +66,7 @@ const PAGES: &[(&str, &str)] = &[
 ];
 
 /// Commands that the installed one lists and ours does not have yet.
-const COMMANDS_TO_COME: &[&str] = &["amend", "bench", "bitmap", "commit", "dd", "rebase"];
+const COMMANDS_TO_COME: &[&str] = &["bench", "bitmap", "commit", "dd", "rebase"];
 
 fn main() -> std::process::ExitCode {
     let refresh = std::env::var_os("DISKIMG_REFRESH_GOLDEN").is_some();

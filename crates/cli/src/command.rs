@@ -91,6 +91,8 @@ pub(crate) enum Key {
     Size,
     /// May become smaller.
     Shrink,
+    /// What is refused for safety is done.
+    Force,
     /// Preallocation of new space.
     Preallocation,
     /// List snapshots.

@@ -1,4 +1,4 @@
-//! What is done with images in diskimg: convert, compare, map, measure, check, resize, create, describe.
+//! What is done with images in diskimg: convert, compare, map, measure, check, resize, create, amend, describe.
 //!
 //! One module per verb. An engine takes open [`Node`](diskimg_chain::Node)s and a [`Task`](diskimg_core::Task)
 //! (progress and cancellation), returns facts as plain data, and never prints. It names no format: what a
@@ -8,6 +8,7 @@
 //! end them before they return.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod amend;
 pub mod check;
 pub mod compare;
 pub mod convert;
@@ -20,6 +21,7 @@ pub mod resize;
 pub mod snapshot;
 mod told;
 
+pub use amend::{AmendOptions, AmendPlan, amend_options};
 pub use check::check;
 pub use compare::{CompareError, CompareOptions, CompareReport, Difference, compare};
 pub use convert::{ConvertOptions, ConvertReport, convert};

@@ -268,7 +268,7 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
 }
 
 /// Percent between two prints of progress.
-const PROGRESS_STEP: u64 = 1;
+const PROGRESS_STEP: u8 = 1;
 
 /// The open target.
 struct OpenTarget {

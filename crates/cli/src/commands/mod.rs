@@ -1,5 +1,6 @@
 //! The subcommands, one file each: option table, help page, typed arguments, and the call of the library.
 
+mod amend;
 mod check;
 mod compare;
 mod convert;
@@ -14,6 +15,7 @@ use crate::command::Command;
 
 /// All subcommands.
 pub(crate) const COMMANDS: &[&Command] = &[
+    &amend::COMMAND,
     &check::COMMAND,
     &compare::COMMAND,
     &convert::COMMAND,

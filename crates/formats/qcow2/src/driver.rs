@@ -22,6 +22,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Caps::RESIZE)
         .union(Caps::BITMAPS)
         .union(Caps::PREALLOCATE)
+        .union(Caps::AMEND)
         .union(Caps::SNAPSHOTS),
     options: &options::OPTIONS,
     strong_options: &["encrypt.key-secret"],

@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use diskimg_core::driver::{Notices, OpenMode};
 use diskimg_core::{
-    BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description,
-    Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Snapshots,
-    Task, ZeroMode, read_only_error,
+    Amend, BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters,
+    Description, Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation,
+    Result, Snapshots, Task, ZeroMode, read_only_error,
 };
 
 use parking_lot::RwLock;
@@ -39,8 +39,6 @@ pub(crate) struct Qcow2 {
     pub(crate) crypt: Option<Arc<Encryption>>,
     pub(crate) settings: Settings,
     pub(crate) notices: Notices,
-    pub(crate) version: u32,
-    pub(crate) compression_type: u8,
     /// Held, shared, by every change of the image while it runs; alone by what must see none.
     pub(crate) change_gate: RwLock<()>,
     pub(crate) contents: Contents,
@@ -64,7 +62,7 @@ impl Qcow2 {
         });
         let mut fixed = snapshot_areas(header, &parts.snapshots.snapshots);
         fixed.extend(bitmap_area(header));
-        let (version, compression_type, len) = (header.version, header.compression_type, header.disk_size());
+        let len = header.disk_size();
         let meta = Meta::new(MetaParts {
             storage: Arc::clone(&parts.storage),
             data_file: parts.data_file.clone(),
@@ -84,8 +82,6 @@ impl Qcow2 {
             crypt: parts.crypt,
             settings: parts.settings,
             notices: parts.notices,
-            version,
-            compression_type,
             change_gate: RwLock::new(()),
             contents: Contents::default(),
             len: AtomicU64::new(len),
@@ -110,6 +106,11 @@ impl Qcow2 {
 
     pub(crate) fn set_disk_len(&self, len: u64) {
         self.len.store(len, Ordering::Release);
+    }
+
+    /// The backing file as the image names it.
+    pub(crate) const fn backing_ref(&self) -> Option<&BackingRef> {
+        self.backing.as_ref()
     }
 
     pub(crate) const fn has_backing(&self) -> bool {
@@ -310,6 +311,10 @@ impl Image for Qcow2 {
         Some(self)
     }
 
+    fn as_amend(&self) -> Option<&dyn Amend> {
+        Some(self)
+    }
+
     fn as_snapshots(&self) -> Option<&dyn Snapshots> {
         Some(self)
     }
@@ -336,7 +341,7 @@ impl Check for Qcow2 {
             let input = CheckInput {
                 storage: &*self.storage,
                 header: tables.header,
-                geo: self.meta.geo,
+                geo: tables.header.geometry(),
                 l1: tables.l1,
                 reftable: tables.reftable,
                 bitmaps: &bitmaps,

@@ -2,6 +2,7 @@
 //! handed to it. The format's description for a registry is [`DRIVER`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod amend;
 mod bitmap_directory;
 mod bitmaps;
 mod check;

@@ -114,7 +114,7 @@ impl Qcow2 {
         let rest = geo.cluster_size() - within;
         let place = || format!("(L2 offset: {}, L2 index: {})", hex(slice.table), hex(index));
         let kind = entry.kind(geo, self.data_file.is_some());
-        if self.version == 2 && matches!(kind, ClusterKind::ZeroPlain | ClusterKind::ZeroAllocated) {
+        if self.meta.version() == 2 && matches!(kind, ClusterKind::ZeroPlain | ClusterKind::ZeroAllocated) {
             return Err(Miss::Corrupt(format!("Zero cluster entry found in pre-v3 image {}", place())));
         }
         if matches!(kind, ClusterKind::Normal | ClusterKind::ZeroAllocated) {

@@ -67,7 +67,7 @@ pub(crate) static OPTIONS: [OptSpec; 25] = [
 ];
 
 /// Compatibility levels with the version each stands for.
-const VERSIONS: [(&str, u32); 4] = [("v2", 2), ("0.10", 2), ("v3", 3), ("1.1", 3)];
+pub(crate) const VERSIONS: [(&str, u32); 4] = [("v2", 2), ("0.10", 2), ("v3", 3), ("1.1", 3)];
 /// Version without an explicit level.
 const DEFAULT_VERSION: u32 = 3;
 /// Compression types with their numbers.
@@ -75,7 +75,7 @@ const COMPRESSION_TYPES: [(&str, u8); 2] = [("zlib", 0), ("zstd", 1)];
 /// Encryption formats with their methods.
 const ENCRYPTION: [(&str, u32); 2] = [("aes", METHOD_AES), ("luks", METHOD_LUKS)];
 /// Refcount order of every version 2 image.
-const V2_REFCOUNT_ORDER: u32 = 4;
+pub(crate) const V2_REFCOUNT_ORDER: u32 = 4;
 
 /// The error for what version 2 can't have.
 fn needs_v3(what: &'static str) -> Error {

@@ -103,7 +103,7 @@ impl Qcow2 {
         let mut payload = Vec::new();
         self.read_payload(entry, &mut payload)?;
         let idle = self.decompression.idle.lock().pop();
-        let mut decoder = match (idle, codec_of(self.compression_type)) {
+        let mut decoder = match (idle, codec_of(self.meta.compression_type())) {
             (Some(decoder), _) => decoder,
             (None, Some(codec)) => Decoder::new(codec)?,
             (None, None) => return Err(diskimg_core::Error::unsupported("unknown compression type")),

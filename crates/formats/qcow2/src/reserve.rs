@@ -102,7 +102,7 @@ impl Qcow2 {
 
 impl CompressedClusters for Qcow2 {
     fn codec(&self) -> Codec {
-        codec_of(self.compression_type).unwrap_or(Codec::Deflate)
+        codec_of(self.meta.compression_type()).unwrap_or(Codec::Deflate)
     }
 
     fn cluster_len(&self) -> u64 {

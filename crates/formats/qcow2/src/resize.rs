@@ -52,7 +52,7 @@ impl Qcow2 {
         if !len.is_multiple_of(SECTOR) {
             return Err(Error::invalid("The new size must be a multiple of 512"));
         }
-        if self.version == 2 && self.has_snapshots() {
+        if self.meta.version() == 2 && self.has_snapshots() {
             return Err(Error::unsupported("Can't resize a v2 image which has snapshots"));
         }
         self.check_bitmaps_for(len)?;

@@ -136,6 +136,27 @@ impl Qcow2 {
         read_entries(&*self.storage, (snapshot.l1_offset, entries), OpenMode::default()).map_err(unreadable)
     }
 
+    /// Writes the snapshot table anew, with all that is known of each entry. No change of the image runs.
+    ///
+    /// Order: the new table | the header | the old one is given back.
+    pub(crate) fn rewrite_snapshot_table(&self) -> Result<()> {
+        let mut list = self.snapshots.read().clone();
+        let bytes = table::encode(&mut list)?;
+        let old_table = self.table_area();
+        let new_table = self.meta.allocate_table(bytes.len() as u64)?;
+        let switched = self
+            .meta
+            .write_table(new_table, bytes)
+            .and_then(|()| self.meta.switch_header(|header| header.snapshots_offset = new_table.start));
+        if let Err(error) = switched {
+            // What can't be undone is leaked.
+            let _ = self.meta.free_table(new_table);
+            return Err(error);
+        }
+        self.adopt_snapshots(list);
+        self.meta.free_table(old_table)
+    }
+
     /// Takes note of a new list, whose table stands at `table` already and is named by the header.
     fn adopt_snapshots(&self, snapshots: Vec<Snapshot>) {
         self.meta.set_snapshot_areas(snapshot_areas(&self.meta.header(), &snapshots));
