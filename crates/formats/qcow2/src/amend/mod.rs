@@ -23,7 +23,7 @@ impl Amend for Qcow2 {
         let header = self.meta.header();
         let wanted = Wanted::parse(input.options, &header)?;
         let steps = Steps::new(&input.task, wanted.long_steps(&header));
-        self.amend_header(&wanted, &header, &steps)?;
+        self.amend_header(&wanted, &header, &steps, input)?;
         if let Some(size) = wanted.size {
             diskimg_core::BlockDevice::set_len(self, size, Prealloc::Off)?;
         }
@@ -37,13 +37,22 @@ impl Amend for Qcow2 {
 
 impl Qcow2 {
     /// All but size and downgrade. The header is rewritten even if nothing in it changes.
-    fn amend_header(&self, wanted: &Wanted, old: &Header, steps: &Steps<'_>) -> Result<()> {
+    fn amend_header(
+        &self,
+        wanted: &Wanted,
+        old: &Header,
+        steps: &Steps<'_>,
+        input: &AmendInput<'_>,
+    ) -> Result<()> {
         let _nobody_writes = self.exclusive();
         if wanted.version > old.version {
             steps.report(0, 2)?;
             self.complete_snapshot_table()?;
             steps.report(1, 2)?;
             steps.end();
+        }
+        if wanted.key_slots {
+            self.amend_encryption(input.options, input.force, input.opener)?;
         }
         if wanted.refcount_order != old.refcount_order {
             wanted.check_refcount_width()?;

@@ -18,6 +18,8 @@ pub(super) struct Wanted {
     pub size: Option<u64>,
     /// Refcount updates may be postponed.
     pub lazy_refcounts: Option<bool>,
+    /// Key slots are to be changed.
+    pub key_slots: bool,
     /// Name of the data file; empty: the name is removed.
     pub data_file: Option<String>,
     /// The data file is no raw image of its own any more.
@@ -33,8 +35,10 @@ impl Wanted {
     /// `InvalidArg` or `Unsupported`.
     pub(super) fn parse(options: &ParsedOptions, header: &Header) -> Result<Self> {
         let given = |name: &str| options.is_given(name);
+        let mut key_slots = false;
         if OPTIONS.iter().any(|spec| spec.name.starts_with("encrypt.") && given(spec.name)) {
             check_encryption(header)?;
+            key_slots = true;
         }
         let version = match options.get_str("compat") {
             Some(level) => {
@@ -56,6 +60,7 @@ impl Wanted {
         }
         let backing = (options.get_str("backing_file"), options.get_str("backing_fmt"));
         Ok(Self {
+            key_slots,
             version,
             refcount_order: refcount_order(options)?.unwrap_or(header.refcount_order),
             size: options.get_number("size").filter(|size| given("size") && *size != 0),
@@ -116,7 +121,7 @@ fn refcount_order(options: &ParsedOptions) -> Result<Option<u32>> {
 fn check_encryption(header: &Header) -> Result<()> {
     match header.crypt_method {
         0 => Err(Error::invalid("Can't amend encryption options - encryption not present")),
-        crate::header::CRYPT_LUKS => Err(Error::unsupported("Key slots can't be amended")),
+        crate::header::CRYPT_LUKS => Ok(()),
         _ => Err(Error::unsupported("Only LUKS encryption options can be amended")),
     }
 }

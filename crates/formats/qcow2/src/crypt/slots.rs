@@ -8,7 +8,6 @@ use diskimg_crypto::luks::{self, AmendOptions};
 use super::{PREFIX, key_required};
 use crate::image::Qcow2;
 
-#[allow(dead_code, reason = "amending calls it")]
 impl Qcow2 {
     /// Does what the amend options that start with `encrypt.` say. The data stays as it is, and the key slots are
     /// changed one after the other: a power cut leaves each either as it was or as it shall be, and one that opens.
@@ -30,7 +29,6 @@ impl Qcow2 {
         };
         let change = AmendOptions::from_options(options, PREFIX, opener)?;
         let key = crypt.key.as_ref().ok_or_else(key_required)?;
-        self.before_change()?;
         let own = key.secret.password(&key.id)?;
         luks::amend(&luks.area, 0, &mut luks.header.write(), &change, own, force)
     }
