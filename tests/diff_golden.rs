@@ -28,6 +28,7 @@ const PAGES: &[(&str, &str)] = &[
     ("measure-help", "measure --help"),
     ("resize-help", "resize --help"),
     ("amend-help", "amend --help"),
+    ("bitmap-help", "bitmap --help"),
     ("snapshot-help", "snapshot --help"),
     ("create-no-name", "create"),
     ("info-no-name", "info"),
@@ -44,6 +45,10 @@ const PAGES: &[(&str, &str)] = &[
     ("amend-options-and-more", "amend -f qcow2 -o size=1M,help a b"),
     ("amend-options-raw", "amend -f raw -o help"),
     ("amend-options-unknown-format", "amend -f nosuch -o help"),
+    ("bitmap-no-action", "bitmap"),
+    ("bitmap-no-name", "bitmap --add a.qcow2"),
+    ("bitmap-unknown-option", "bitmap --add -q a.qcow2 b"),
+    ("bitmap-no-merge-source", "bitmap --merge"),
     ("snapshot-no-name", "snapshot"),
     ("snapshot-mixed", "snapshot -c a -d b c"),
     ("snapshot-ambiguous", "snapshot --= c"),
@@ -66,7 +71,7 @@ const PAGES: &[(&str, &str)] = &[
 ];
 
 /// Commands that the installed one lists and ours does not have yet.
-const COMMANDS_TO_COME: &[&str] = &["bench", "bitmap", "commit", "dd", "rebase"];
+const COMMANDS_TO_COME: &[&str] = &["bench", "commit", "dd", "rebase"];
 
 fn main() -> std::process::ExitCode {
     let refresh = std::env::var_os("DISKIMG_REFRESH_GOLDEN").is_some();

@@ -7,6 +7,8 @@
 mod accepted;
 #[path = "diff_matrix/alone.rs"]
 mod alone;
+#[path = "diff_matrix/bitmap.rs"]
+mod bitmap;
 #[path = "diff_matrix/check.rs"]
 mod check;
 #[path = "diff_matrix/compare.rs"]
@@ -63,6 +65,7 @@ fn main() -> std::process::ExitCode {
         names::cases(),
         odd::cases(),
         open::cases(),
+        bitmap::cases(),
         resize::cases(),
         snapshot::cases(),
     ];

@@ -1,5 +1,5 @@
 //! `snapshot`: each operation on every layout, the state of the image afterwards, names and ids, damage, and what is
-//! refused.
+//! refused. Where clusters lie, and so where an image ends, is left to each: `check -q` says whether it is sound.
 
 use crate::fixtures::{BACKED, BITMAPS, DATA_FILE, LAYOUTS, SNAPSHOTS, V3};
 use crate::info::IMAGES;
@@ -9,11 +9,12 @@ use crate::support::suite::{group, patched};
 /// All tables of this file.
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
-    for name in IMAGES {
+    // Raw ones below, with their format named: qemu-img warns twice of what it guessed.
+    for name in IMAGES.iter().filter(|name| name.ends_with(".qcow2")) {
         let line = format!(
-            "snapshot -c one {name} && check {name} && snapshot -c two {name} && snapshot -a one {name} && \
-             snapshot -d one {name} && check {name} && convert -O raw -l two {name} out.raw && \
-             snapshot -d two {name} && snapshot -l {name} && check {name}"
+            "snapshot -c one {name} && check -q {name} && snapshot -c two {name} && snapshot -a one {name} && \
+             snapshot -d one {name} && check -q {name} && convert -O raw -l two {name} out.raw && \
+             snapshot -d two {name} && snapshot -l {name} && check -q {name}"
         );
         all.extend(group("snapshot", LAYOUTS, &[&line]));
     }
@@ -23,9 +24,9 @@ pub fn cases() -> Vec<Case> {
     all.extend(group(
         "snapshot",
         BITMAPS,
-        &["snapshot -c x a.qcow2 && check a.qcow2 && snapshot -a x a.qcow2"],
+        &["snapshot -c x a.qcow2 && check -q a.qcow2 && snapshot -a x a.qcow2"],
     ));
-    all.extend(group("snapshot", BACKED, &["snapshot -c x a.qcow2 && check a.qcow2 && map a.qcow2"]));
+    all.extend(group("snapshot", BACKED, &["snapshot -c x a.qcow2 && check -q a.qcow2 && map a.qcow2"]));
     for line in
         ["snapshot -c x a.qcow2", "snapshot -a x a.qcow2", "snapshot -d x a.qcow2", "snapshot -l a.qcow2"]
     {
@@ -95,13 +96,13 @@ const OPERATIONS: &[&str] = &[
     "snapshot -q -l a.qcow2",
     "snapshot -U -l a.qcow2",
     "snapshot -l --image-opts driver=qcow2,file.filename=a.qcow2",
-    "snapshot -c third a.qcow2 && check a.qcow2 && map --output=json a.qcow2",
-    "snapshot -a first a.qcow2 && check a.qcow2 && map a.qcow2 && convert -O raw a.qcow2 out.raw",
-    "snapshot -a second a.qcow2 && check a.qcow2 && convert -O raw a.qcow2 out.raw",
-    "snapshot -a 1 a.qcow2 && check a.qcow2 && snapshot -a 2 a.qcow2 && convert -O raw a.qcow2 out.raw",
-    "snapshot -d first a.qcow2 && check a.qcow2 && snapshot -l a.qcow2 && map a.qcow2",
-    "snapshot -d second a.qcow2 && check a.qcow2 && snapshot -l a.qcow2",
-    "snapshot -d second a.qcow2 && snapshot -d first a.qcow2 && snapshot -l a.qcow2 && check a.qcow2",
+    "snapshot -c third a.qcow2 && check -q a.qcow2 && map --output=json a.qcow2",
+    "snapshot -a first a.qcow2 && check -q a.qcow2 && map a.qcow2 && convert -O raw a.qcow2 out.raw",
+    "snapshot -a second a.qcow2 && check -q a.qcow2 && convert -O raw a.qcow2 out.raw",
+    "snapshot -a 1 a.qcow2 && check -q a.qcow2 && snapshot -a 2 a.qcow2 && convert -O raw a.qcow2 out.raw",
+    "snapshot -d first a.qcow2 && check -q a.qcow2 && snapshot -l a.qcow2 && map a.qcow2",
+    "snapshot -d second a.qcow2 && check -q a.qcow2 && snapshot -l a.qcow2",
+    "snapshot -d second a.qcow2 && snapshot -d first a.qcow2 && snapshot -l a.qcow2 && check -q a.qcow2",
     "snapshot -d nosuch a.qcow2",
     "snapshot -d 1 a.qcow2",
     "snapshot -a nosuch a.qcow2",
@@ -152,12 +153,12 @@ fn resized() -> Vec<Case> {
     let set_up = "create -f qcow2 a.qcow2 1M && io a.qcow2 'write -P 1 0 1M' && img snapshot -c small a.qcow2 && \
                   img resize -q a.qcow2 1G && io a.qcow2 'write -P 2 900M 64k' && img snapshot -c large a.qcow2";
     let lines = [
-        "snapshot -a small a.qcow2 && check a.qcow2 && convert -O raw a.qcow2 out.raw && measure -O raw a.qcow2",
-        "snapshot -a small a.qcow2 && snapshot -a large a.qcow2 && check a.qcow2 && measure -O raw a.qcow2",
+        "snapshot -a small a.qcow2 && check -q a.qcow2 && convert -O raw a.qcow2 out.raw && measure -O raw a.qcow2",
+        "snapshot -a small a.qcow2 && snapshot -a large a.qcow2 && check -q a.qcow2 && measure -O raw a.qcow2",
         "convert -O qcow2 -l small a.qcow2 out.qcow2 && measure -O raw -l small a.qcow2",
         "convert -O qcow2 -l large a.qcow2 out.qcow2 && measure -O raw -l large a.qcow2",
-        "snapshot -d small a.qcow2 && check a.qcow2",
-        "snapshot -d large a.qcow2 && check a.qcow2 && resize --shrink a.qcow2 2M && check a.qcow2",
+        "snapshot -d small a.qcow2 && check -q a.qcow2",
+        "snapshot -d large a.qcow2 && check -q a.qcow2 && resize --shrink a.qcow2 2M && check -q a.qcow2",
     ];
     lines
         .iter()

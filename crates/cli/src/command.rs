@@ -95,6 +95,20 @@ pub(crate) enum Key {
     Force,
     /// Preallocation of new space.
     Preallocation,
+    /// Make a bitmap.
+    AddBitmap,
+    /// Remove a bitmap.
+    RemoveBitmap,
+    /// Clear a bitmap.
+    ClearBitmap,
+    /// Let a bitmap record.
+    EnableBitmap,
+    /// Let it record no more.
+    DisableBitmap,
+    /// Merge another bitmap into it.
+    MergeBitmap,
+    /// Bytes that a bit stands for.
+    Granularity,
     /// List snapshots.
     List,
     /// Create a snapshot.

@@ -10,6 +10,7 @@
 //! | `crypto` | secrets, and the ciphers and headers of encrypted images |
 //! | `raw` | the raw format |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
+//! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
 //! | `legacy` | bochs, cloop and dmg, which are only read |
 //!
 //! All are on by default. Reading and writing takes `&self` and may be done from any number of threads at once.
@@ -95,6 +96,8 @@ pub fn registry() -> Registry {
 pub const FORMATS: &[&FormatDriver] = &[
     #[cfg(feature = "qcow2")]
     &diskimg_qcow2::DRIVER,
+    #[cfg(feature = "vmdk")]
+    &diskimg_vmdk::DRIVER,
     #[cfg(feature = "raw")]
     &diskimg_raw::DRIVER,
     #[cfg(feature = "legacy")]

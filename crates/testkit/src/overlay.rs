@@ -51,12 +51,8 @@ impl Subject for OverlaySubject {
         let creator = self.top.driver.creator.expect("a format that creates images");
         (creator.validate)(&options)?;
         let storage = Arc::clone(&disks[0]);
-        (creator.create)(&CreateContext {
-            storage,
-            filename: "image",
-            options: &options,
-            opener: &MemOpener::default(),
-        })
+        let opener = MemOpener::new([("base".to_owned(), Arc::clone(&disks[1]))]);
+        (creator.create)(&CreateContext { storage, filename: "image", options: &options, opener: &opener })
     }
 
     fn open(&self, disks: &[Arc<dyn BlockDevice>], write: bool) -> Result<Opened> {

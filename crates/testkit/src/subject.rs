@@ -111,7 +111,15 @@ pub fn open_image_with(
     (driver.open)(OpenContext { storage, filename: "image", mode, options: &mut options, opener, notices })
 }
 
-/// A single image, perhaps with a data file.
+/// Options (any value where none is named) with the file that an image called `image` then has besides.
+const FURTHER_FILES: [(&str, &str, &str); 4] = [
+    ("data_file", "", "data"),
+    ("subformat", "monolithicFlat", "image-flat"),
+    ("subformat", "twoGbMaxExtentFlat", "image-f001"),
+    ("subformat", "twoGbMaxExtentSparse", "image-s001"),
+];
+
+/// A single image, perhaps with a data file or an extent of its own.
 #[derive(Clone, Debug)]
 pub struct FormatSubject {
     /// The format.
@@ -183,8 +191,10 @@ impl Subject for FormatSubject {
     }
 
     fn disks(&self) -> Vec<&'static str> {
-        let data = self.options.iter().any(|(name, _)| *name == "data_file");
-        if data { vec!["image", "data"] } else { vec!["image"] }
+        let given = |row: &&(&str, &str, &str)| {
+            self.options.iter().any(|(name, value)| *name == row.0 && (row.1.is_empty() || value == row.1))
+        };
+        std::iter::once("image").chain(FURTHER_FILES.iter().filter(given).map(|row| row.2)).collect()
     }
 
     fn create(&self, disks: &[Arc<dyn BlockDevice>]) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The subcommands, one file each: option table, help page, typed arguments, and the call of the library.
 
 mod amend;
+mod bitmap;
 mod check;
 mod compare;
 mod convert;
@@ -16,6 +17,7 @@ use crate::command::Command;
 /// All subcommands.
 pub(crate) const COMMANDS: &[&Command] = &[
     &amend::COMMAND,
+    &bitmap::COMMAND,
     &check::COMMAND,
     &compare::COMMAND,
     &convert::COMMAND,

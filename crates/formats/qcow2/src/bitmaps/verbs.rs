@@ -68,14 +68,13 @@ impl Qcow2 {
             return Err(Error::invalid(format!("Bitmap already exists: {}", new.name)));
         }
         self.check_storable(list, new, bits).map_err(|error| {
-            error.context(format!("Can't make bitmap '{}' persistent in '{}'", new.name, crate::DRIVER.name))
+            let file = self.describe().filename;
+            error.context(format!("Can't make bitmap '{}' persistent in '{file}'", new.name))
         })
     }
 
     fn check_storable(&self, list: &[Held], new: &NewBitmap, mut bits: DirtyBitmap) -> Result<DirtyBitmap> {
-        if !self.meta.header().is_v3() {
-            return Err(Error::unsupported("Cannot store dirty bitmaps in qcow2 v2 files"));
-        }
+        self.can_add_bitmaps()?;
         if new.name.len() > usize::from(MAX_BITMAP_NAME) {
             let text = format!("Name length exceeds maximum ({MAX_BITMAP_NAME} characters)");
             return Err(Error::invalid(text));
@@ -105,6 +104,13 @@ impl Bitmaps for Qcow2 {
             inconsistent: held.is_inconsistent(),
         };
         self.bitmaps.list.read().iter().map(info).collect()
+    }
+
+    fn can_add_bitmaps(&self) -> Result<()> {
+        if self.meta.header().is_v3() {
+            return Ok(());
+        }
+        Err(Error::unsupported("Cannot store dirty bitmaps in qcow2 v2 files"))
     }
 
     fn add_bitmap(&self, new: &NewBitmap) -> Result<()> {

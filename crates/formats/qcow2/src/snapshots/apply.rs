@@ -10,10 +10,10 @@ use crate::meta::Shift;
 impl Qcow2 {
     /// See [`diskimg_core::Snapshots::apply_snapshot`]; no change of the image runs.
     pub(super) fn apply_alone(&self, which: &SnapshotKey<'_>) -> Result<()> {
-        let (_, snapshot) = self.find_snapshot(which)?;
         if self.has_bitmaps() {
             return Err(Error::unsupported("Device has active dirty bitmaps"));
         }
+        let (_, snapshot) = self.find_snapshot(which)?;
         let tree = self.snapshot_l1(&snapshot)?;
         let geo = self.meta.geo;
         let old = self.meta.with_tables(|tables| tables.l1.to_vec());
