@@ -23,8 +23,11 @@ impl Amend for Qcow2 {
         let header = self.meta.header();
         let wanted = Wanted::parse(input.options, &header)?;
         let steps = Steps::new(&input.task, wanted.long_steps(&header));
-        self.amend_header(&wanted, &header, &steps, input)?;
+        self.amend_header(&wanted, &header, input, &steps)?;
         if let Some(size) = wanted.size {
+            if i64::try_from(size).is_err() {
+                return Err(Error::invalid("Image size cannot be negative"));
+            }
             diskimg_core::BlockDevice::set_len(self, size, Prealloc::Off)?;
         }
         if wanted.version < self.meta.version() {
@@ -41,8 +44,8 @@ impl Qcow2 {
         &self,
         wanted: &Wanted,
         old: &Header,
-        steps: &Steps<'_>,
         input: &AmendInput<'_>,
+        steps: &Steps<'_>,
     ) -> Result<()> {
         let _nobody_writes = self.exclusive();
         if wanted.version > old.version {
@@ -51,7 +54,7 @@ impl Qcow2 {
             steps.report(1, 2)?;
             steps.end();
         }
-        if wanted.key_slots {
+        if wanted.encryption {
             self.amend_encryption(input.options, input.force, input.opener)?;
         }
         if wanted.refcount_order != old.refcount_order {

@@ -12,14 +12,14 @@ use crate::options::{OPTIONS, V2_REFCOUNT_ORDER, VERSIONS};
 pub(super) struct Wanted {
     /// 2 or 3.
     pub version: u32,
+    /// Key slots are to be changed.
+    pub encryption: bool,
     /// log2 of the refcount width.
     pub refcount_order: u32,
     /// New size in bytes.
     pub size: Option<u64>,
     /// Refcount updates may be postponed.
     pub lazy_refcounts: Option<bool>,
-    /// Key slots are to be changed.
-    pub key_slots: bool,
     /// Name of the data file; empty: the name is removed.
     pub data_file: Option<String>,
     /// The data file is no raw image of its own any more.
@@ -35,10 +35,9 @@ impl Wanted {
     /// `InvalidArg` or `Unsupported`.
     pub(super) fn parse(options: &ParsedOptions, header: &Header) -> Result<Self> {
         let given = |name: &str| options.is_given(name);
-        let mut key_slots = false;
-        if OPTIONS.iter().any(|spec| spec.name.starts_with("encrypt.") && given(spec.name)) {
+        let encryption = OPTIONS.iter().any(|spec| spec.name.starts_with("encrypt.") && given(spec.name));
+        if encryption {
             check_encryption(header)?;
-            key_slots = true;
         }
         let version = match options.get_str("compat") {
             Some(level) => {
@@ -60,8 +59,8 @@ impl Wanted {
         }
         let backing = (options.get_str("backing_file"), options.get_str("backing_fmt"));
         Ok(Self {
-            key_slots,
             version,
+            encryption,
             refcount_order: refcount_order(options)?.unwrap_or(header.refcount_order),
             size: options.get_number("size").filter(|size| given("size") && *size != 0),
             lazy_refcounts: given("lazy_refcounts").then(|| options.get_bool("lazy_refcounts")),
