@@ -98,23 +98,35 @@ impl<'a, 'r> Walk<'a, 'r> {
         {
             return Ok(false);
         }
-        let alone = self.found.suspicious.get(&offset).is_some_and(|uses| *uses == self.counts.get(cluster));
-        if alone { Ok(true) } else { self.is_plausible(offset) }
+        let uses = self.found.suspicious.get(&offset).copied().unwrap_or_default();
+        let references = self.counts.get(cluster);
+        if uses == references {
+            return Ok(true);
+        }
+        let (plausible, own) = self.look_inside(offset)?;
+        Ok(plausible || uses.saturating_mul(own.saturating_add(1)) == references)
     }
 
-    /// True if no entry of an L2 table has anything wrong with it but its flags: data does not look like that.
-    fn is_plausible(&self, offset: u64) -> Result<bool> {
-        let (layout, mut plausible) = (self.layout, true);
-        read_pieces(self.storage, offset, layout.geo.cluster_size(), &mut Vec::new(), |piece| {
+    /// Whether no entry of an L2 table has anything wrong with it but its flags (data does not look like that), and
+    /// how many refer to the table's own cluster.
+    fn look_inside(&self, table: u64) -> Result<(bool, u64)> {
+        let (layout, mut plausible, mut own) = (self.layout, true, 0);
+        let cluster = table >> layout.geo.cluster_bits;
+        read_pieces(self.storage, table, layout.geo.cluster_size(), &mut Vec::new(), |piece| {
             for (at, entry) in entries_of(piece, layout.geo.extended_l2, 0) {
-                let target = judge(layout, entry, at, &mut |_| plausible = false);
-                if let Target::Cluster(offset) | Target::Compressed { offset, .. } = target {
-                    plausible &= layout.data_file || layout.region(offset, 1).is_ok();
+                let (offset, len) = match judge(layout, entry, at, &mut |_| plausible = false) {
+                    Target::Cluster(offset) if !layout.data_file => (offset, layout.geo.cluster_size()),
+                    Target::Compressed { offset, len } => (offset, len),
+                    Target::Cluster(_) | Target::Nothing => continue,
+                };
+                match layout.region(offset, len) {
+                    Ok(found) => own += u64::from(cluster.wrapping_sub(found.first) < found.count),
+                    Err(_) => plausible = false,
                 }
             }
             Ok(())
         })?;
-        Ok(plausible)
+        Ok((plausible, own))
     }
 
     /// True if there is anything to report.
