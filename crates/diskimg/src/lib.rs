@@ -10,6 +10,7 @@
 //! | `crypto` | secrets, and the ciphers and headers of encrypted images |
 //! | `raw` | the raw format |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
+//! | `vdi` | the VDI format of VirtualBox |
 //! | `legacy` | bochs, cloop and dmg, which are only read |
 //!
 //! All are on by default. Reading and writing takes `&self` and may be done from any number of threads at once.
@@ -97,6 +98,8 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_qcow2::DRIVER,
     #[cfg(feature = "raw")]
     &diskimg_raw::DRIVER,
+    #[cfg(feature = "vdi")]
+    &diskimg_vdi::DRIVER,
     #[cfg(feature = "legacy")]
     &diskimg_legacy::BOCHS,
     #[cfg(feature = "legacy")]

@@ -105,7 +105,9 @@ impl<'s> Session<'s> {
         }
         let op = &self.clipped(op);
         match op {
-            Op::Write(range, _) | Op::Zero(range, _) | Op::Discard(range) if range.is_empty() => {
+            Op::Write(range, _) | Op::Zero(range, _) | Op::Discard(range) | Op::Read(range)
+                if range.is_empty() =>
+            {
                 Ok(Applied::Skipped)
             }
             Op::Write(range, seed) => self.write(*range, *seed),
@@ -149,6 +151,7 @@ impl<'s> Session<'s> {
             Op::Write(range, seed) => Op::Write(range.intersect(disk), seed),
             Op::Zero(range, how) => Op::Zero(range.intersect(disk), how),
             Op::Discard(range) => Op::Discard(range.intersect(disk)),
+            Op::Read(range) => Op::Read(range.intersect(disk)),
             Op::Reserve(range, seed, commit) => Op::Reserve(range.intersect(disk), seed, commit),
             other => other,
         }
