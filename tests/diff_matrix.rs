@@ -7,6 +7,8 @@
 mod accepted;
 #[path = "diff_matrix/alone.rs"]
 mod alone;
+#[path = "diff_matrix/bitmap.rs"]
+mod bitmap;
 #[path = "diff_matrix/check.rs"]
 mod check;
 #[path = "diff_matrix/compare.rs"]
@@ -39,6 +41,8 @@ mod open;
 mod pending;
 #[path = "diff_matrix/resize.rs"]
 mod resize;
+#[path = "diff_matrix/snapshot.rs"]
+mod snapshot;
 mod support;
 
 /// The tables must not shrink below this.
@@ -58,7 +62,9 @@ fn main() -> std::process::ExitCode {
         names::cases(),
         odd::cases(),
         open::cases(),
+        bitmap::cases(),
         resize::cases(),
+        snapshot::cases(),
     ];
     support::suite::run_cases(
         tables.into_iter().flatten().collect(),

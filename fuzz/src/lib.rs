@@ -16,6 +16,15 @@ pub const GEOMETRIES: &[&[&str]] = &[
     &["cluster_size=2048", "data_file=data"],
 ];
 
+/// Kinds of VMDK images.
+pub const VMDK_KINDS: &[&[&str]] = &[
+    &[],
+    &["zeroed_grain=on"],
+    &["subformat=monolithicFlat"],
+    &["subformat=twoGbMaxExtentSparse"],
+    &["subformat=twoGbMaxExtentFlat"],
+];
+
 /// Most operations of one input.
 const MOST_OPS: usize = 60;
 

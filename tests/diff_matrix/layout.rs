@@ -25,6 +25,17 @@ pub const LAYOUT: &[Accepted] = &[
         "names/resize/driver=qcow2,file.filename=a.qcow2,pass-discard-request=on,pass-discard-snapshot=on,pass-discard-other=on",
         &["bytes"],
     ),
+    tables("resize/bitmaps: resize a.qcow2 8M && check a.qcow2 && info a.qcow2", &["bytes", "stdout"]),
+    tables("resize/bitmaps: resize a.qcow2 600M && check a.qcow2", &["bytes"]),
+    tables(
+        "resize/bitmaps: resize --shrink a.qcow2 1M && check a.qcow2 && info a.qcow2",
+        &["bytes", "stdout"],
+    ),
+    tables("resize/bitmaps: resize --preallocation=metadata a.qcow2 8M && check a.qcow2", LONGER),
+    tables("open/bitmaps/nothing patched", &["bytes"]),
+    tables("open/bitmaps/in use", &["bytes"]),
+    tables("open/bitmaps/granularity 9", &["bytes"]),
+    Accepted { case: "open/bitmaps/table beyond the end", what: &["bytes", "stderr"], reason: BEYOND },
     Accepted { case: "open/v3/size 1000", what: &["bytes"], reason: STALE },
     Accepted { case: "open/backed/a longer file", what: &["bytes"], reason: HIDDEN },
     Accepted { case: "open/v3/bitmaps without autoclear bit", what: &["stderr"], reason: NEWLINE },
@@ -58,6 +69,8 @@ const HIDDEN: &str =
     "qemu-img zeroes all that a grown overlay gains; ours as much as the backing file would show";
 
 const NEWLINE: &str = "the hint about bitmaps that another program left behind ends with a newline";
+
+const BEYOND: &str = "a bitmap's table behind the end of the file has no clusters to give back";
 
 const DAMAGE: &str = "which of the extents around a damaged table entry are told before it";
 

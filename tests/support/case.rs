@@ -23,6 +23,8 @@ pub enum Files {
     Images,
     /// As `Images`, with any length: compressed sizes depend on the compressor.
     AnyLength,
+    /// As `AnyLength`, and each snapshot reads the same from both.
+    Snapshots,
 }
 
 /// A named set-up.
@@ -99,7 +101,7 @@ impl Case {
 
     /// Whether the case says something about files even where messages can't be compared: it changes some.
     pub fn writes(&self) -> bool {
-        let writers = ["create", "convert", "resize"];
+        let writers = ["create", "convert", "resize", "snapshot"];
         self.commands.iter().any(|c| c.first().is_some_and(|name| writers.contains(&name.as_str())))
     }
 
@@ -211,7 +213,7 @@ impl Case {
             let longest = match self.files {
                 Files::Exact => None,
                 Files::Images => Some(entry.len.next_multiple_of(cluster_size(&a))),
-                Files::AnyLength => Some(u64::MAX),
+                Files::AnyLength | Files::Snapshots => Some(u64::MAX),
             };
             if entry.len != other.len && longest.is_none_or(|longest| other.len > longest) {
                 let line = |len: u64| format!("{name}: length {len}");
@@ -226,6 +228,9 @@ impl Case {
                 found.push(("bytes", String::new(), format!("{name} differs at {at:#x}")));
             } else {
                 found.extend(compare_images(theirs, ours, name, env)?);
+                if self.files == Files::Snapshots {
+                    found.extend(compare_snapshots(theirs, ours, name, env)?);
+                }
             }
         }
         Ok(found)
@@ -275,10 +280,46 @@ fn compare_images(
     Ok(found)
 }
 
-/// `info` without what the host file system decides, and without the file's length, which is compared by itself.
+/// What each snapshot of two images reads as for the oracle.
+fn compare_snapshots(
+    theirs: &Path,
+    ours: &Path,
+    name: &str,
+    env: &Env,
+) -> Result<Vec<(&'static str, String, String)>, String> {
+    let info = process::run(&env.oracle_link, &["info", "-U", "--output=json", name], theirs)?;
+    let ids = info.stdout.lines().filter_map(|line| line.trim().strip_prefix("\"id\": \""));
+    for id in ids.filter_map(|rest| rest.split('"').next()) {
+        let compare = |dir: &Path, to: &Path| -> Result<(), String> {
+            let choice = format!("snapshot.id={id}");
+            let export = ["convert", "-U", "-l", &choice, "-O", "raw", name, "../exported"];
+            let done = process::run(&env.oracle_link, &export, dir)?;
+            if !done.is_ok() {
+                return Err(done.stderr);
+            }
+            std::fs::rename(dir.join("../exported"), to).map_err(|e| e.to_string())
+        };
+        let (export_a, export_b) = (theirs.join("../exported.qemu"), ours.join("../exported.ours"));
+        for (dir, to) in [(theirs, &export_a), (ours, &export_b)] {
+            if let Err(text) = compare(dir, to) {
+                return Ok(vec![("snapshot content", String::new(), text)]);
+            }
+        }
+        if let Some(at) = folder::first_difference(&export_a, &export_b)? {
+            let text = format!("{name}: bytes of snapshot {id} differ at {at:#x}");
+            return Ok(vec![("snapshot content", String::new(), text)]);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// `info` without what the host file system and the clock decide, and without the file's length, which is compared by
+/// itself.
 fn drop_sizes(json: &str) -> String {
     let mut lines: Vec<&str> = json.lines().collect();
-    lines.retain(|line| !line.contains("\"actual-size\""));
+    lines.retain(|line| {
+        !["\"actual-size\"", "\"date-sec\"", "\"date-nsec\""].iter().any(|key| line.contains(key))
+    });
     // The protocol node's virtual size is the length of the file.
     lines.retain(|line| !line.starts_with("                \"virtual-size\""));
     lines.join("\n")

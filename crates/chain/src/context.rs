@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use diskimg_core::driver::Notices;
-use diskimg_core::opener::Gate;
+use diskimg_core::opener::{Gate, Opener};
 use diskimg_core::{Registry, Secrets};
 
+use crate::OpenOptions;
 use crate::gate::Permissive;
+use crate::opener::ChainOpener;
+use crate::request::Usage;
 
 /// The drivers that are known, the gate that referenced files have to pass, secrets, and where notices go.
 #[derive(Clone, Debug)]
@@ -41,6 +44,13 @@ impl Context {
         self.notices = notices;
         self
     }
+
+    /// What opens the files that the image in the file `filename` refers to, through the gate.
+    #[must_use]
+    pub fn opener(&self, filename: &str) -> impl Opener + use<> {
+        ChainOpener::new(self, filename, Usage::new(&OpenOptions::write()))
+    }
+
     /// The same with `secrets`.
     #[must_use]
     pub fn with_secrets(mut self, secrets: Secrets) -> Self {

@@ -143,6 +143,13 @@ impl Node {
         Self::assemble(self.0.parts.clone(), below)
     }
 
+    /// The node with another image in place of its own, read-only, over the same chain: a snapshot inside it.
+    #[must_use]
+    pub fn showing(&self, image: Arc<dyn Image>) -> Self {
+        let mode = NodeMode { read_only: true, ..self.0.parts.mode };
+        Self::assemble(NodeParts { image, mode, ..self.0.parts.clone() }, self.0.below.clone())
+    }
+
     /// The displayed name: a plain file name where that says it all, else `json:{…}`.
     #[must_use]
     pub fn name(&self) -> &str {

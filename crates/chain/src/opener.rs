@@ -7,7 +7,7 @@ use diskimg_core::options::{ParsedOptions, RuntimeOptions};
 use diskimg_core::protocol::{LockSpec, ProtocolCreate};
 use diskimg_core::{BlockDevice, Error, Prealloc, Registry, Result, Secret};
 
-use crate::name::{gate_name, parse_protocol};
+use crate::name::{gate_name, has_protocol, parse_protocol, resolve_backing};
 use crate::request::{Request, Trust, Usage};
 use crate::storage::open_storage;
 use crate::{Context, OpenOptions};
@@ -33,6 +33,20 @@ impl ChainOpener {
     pub(crate) fn creating(ctx: &Context, from: &str) -> Self {
         let usage = Usage::new(&OpenOptions::write());
         Self { ctx: ctx.clone(), from: from.to_owned(), usage, creating: true }
+    }
+
+    /// What `name` refers to: parents and extents are named from the image's folder, an extent by its path alone.
+    fn resolve(&self, kind: ReferenceKind, name: &str) -> String {
+        let in_folder = |name: &str| resolve_backing(Some(&self.from), name);
+        match kind {
+            ReferenceKind::DataFile => name.to_owned(),
+            ReferenceKind::Backing => in_folder(name).unwrap_or_else(|| name.to_owned()),
+            ReferenceKind::Extent => {
+                let folder = self.from.rfind('/').and_then(|at| self.from.get(..=at)).unwrap_or_default();
+                let path = if name.starts_with('/') { name.to_owned() } else { format!("{folder}{name}") };
+                if has_protocol(&path) { format!("./{path}") } else { path }
+            }
+        }
     }
 
     /// Makes the file, empty.
@@ -69,10 +83,11 @@ impl Opener for ChainOpener {
         } else {
             Trust::Image { kind, from: self.from.clone(), name: name.to_owned() }
         };
+        let resolved = self.resolve(kind, name);
         if mode.create {
-            self.create(&trust, name)?;
+            self.create(&trust, &resolved)?;
         }
-        let name = (!overridden && !name.is_empty()).then(|| name.to_owned());
+        let name = (!overridden && !name.is_empty()).then_some(resolved);
         let usage = Usage { write: mode.write, inside_format: true, ..self.usage };
         let lock = if mode.create { LockSpec::CREATE } else { self.usage.data_lock(mode.write) };
         let request = Request { name, options, usage, trust, nesting: 0 };

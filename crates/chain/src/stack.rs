@@ -57,6 +57,8 @@ pub struct Stack {
     below: Option<Node>,
     options: StackOptions,
     writers: RangeLock,
+    /// A layer (0 is the top) that does not accept what is below it: nothing deeper is read.
+    refused: Option<usize>,
 }
 
 impl Stack {
@@ -64,7 +66,19 @@ impl Stack {
     #[must_use]
     pub fn new(top: Arc<dyn Image>, below: Option<Node>, options: StackOptions) -> Self {
         let device: Arc<dyn BlockDevice> = Arc::<dyn Image>::clone(&top);
-        Self { layer: Device::new(device), top, below, options, writers: RangeLock::default() }
+        let refused = first_refusal(&*top, below.as_ref()).map(|(depth, _)| depth);
+        Self { layer: Device::new(device), top, below, options, writers: RangeLock::default(), refused }
+    }
+
+    /// The error of the layer that does not accept what is below it, if `segment` was to be found there.
+    fn check_accepted(&self, depth: usize, present: bool) -> Result<()> {
+        match self.refused {
+            Some(refused) if depth > refused || !present => {
+                let error = first_refusal(&*self.top, self.below.as_ref()).map(|(_, error)| error);
+                error.map_or(Ok(()), Err)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn unit(&self) -> u64 {
@@ -101,6 +115,7 @@ impl Stack {
         let mut at = range.start;
         while at < range.end() {
             let segment = walk.next(ByteRange::from_bounds(at, range.end()))?;
+            self.check_accepted(segment.depth, segment.flags.contains(ExtentFlags::PRESENT))?;
             let source = (!segment.flags.contains(ExtentFlags::ZERO)).then_some(segment.depth);
             if run.source != source || run.range.is_empty() {
                 self.read_run(run, range.start, buf)?;
@@ -124,6 +139,19 @@ impl Stack {
             }
         }
     }
+}
+
+/// The first layer that does not accept what is below it, and what it says.
+fn first_refusal(top: &dyn Image, below: Option<&Node>) -> Option<(usize, Error)> {
+    let mut upper = top;
+    for (depth, node) in below?.layers().enumerate() {
+        let lower = &**node.image();
+        if let Err(error) = upper.accepts_backing(lower) {
+            return Some((depth, error));
+        }
+        upper = lower;
+    }
+    None
 }
 
 /// Neighbouring segments that one layer answers for (`None`: zeros), to be read at once.
@@ -440,5 +468,9 @@ impl Publish for LockedPublish<'_> {
 
     fn abandon(self: Box<Self>) {
         drop(self.reserved);
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        self.reserved.write_at(offset, buf)
     }
 }

@@ -91,8 +91,32 @@ pub(crate) enum Key {
     Size,
     /// May become smaller.
     Shrink,
+    /// What is refused for safety is done.
+    Force,
     /// Preallocation of new space.
     Preallocation,
+    /// Make a bitmap.
+    AddBitmap,
+    /// Remove a bitmap.
+    RemoveBitmap,
+    /// Clear a bitmap.
+    ClearBitmap,
+    /// Let a bitmap record.
+    EnableBitmap,
+    /// Let it record no more.
+    DisableBitmap,
+    /// Merge another bitmap into it.
+    MergeBitmap,
+    /// Bytes that a bit stands for.
+    Granularity,
+    /// List snapshots.
+    List,
+    /// Create a snapshot.
+    Create,
+    /// Apply a snapshot.
+    Apply,
+    /// Delete a snapshot.
+    Delete,
 }
 
 /// An option without a value.

@@ -2,21 +2,22 @@
 //! for each SIGUSR1.
 
 use std::io::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diskimg::core::Progress;
 
-/// Percent are counted in hundredths.
-const FULL: u64 = 10_000;
+/// All is done, in percent.
+const FULL: f32 = 100.0;
 
 /// Shows progress from its making to its dropping.
 #[derive(Debug)]
 pub(crate) struct ProgressBar {
     shown: bool,
-    /// Hundredths of a percent between two prints.
-    step: u64,
-    last: AtomicU64,
+    /// Percent between two prints.
+    step: f32,
+    /// What was printed last, in percent, as bits.
+    last: AtomicU32,
     /// Held while a print is decided on and made, so that prints never go backwards.
     printing: Mutex<()>,
     asked: Arc<AtomicBool>,
@@ -24,16 +25,16 @@ pub(crate) struct ProgressBar {
 
 impl ProgressBar {
     /// Prints if `shown`, every `step` percent; otherwise only when a signal asks.
-    pub(crate) fn new(shown: bool, step: u64) -> Self {
+    pub(crate) fn new(shown: bool, step: u8) -> Self {
         let asked = Arc::new(AtomicBool::new(false));
         // Where the signal can't be caught, progress is simply not asked for.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&asked));
-        Self { shown, step: step * 100, last: AtomicU64::new(0), printing: Mutex::new(()), asked }
+        Self { shown, step: step.into(), last: AtomicU32::new(0), printing: Mutex::new(()), asked }
     }
 
     /// Prints that nothing is done yet.
     pub(crate) fn start(&self) {
-        self.print(0);
+        self.print(0.0);
     }
 
     /// Prints once more that all is done.
@@ -41,41 +42,40 @@ impl ProgressBar {
         self.print(FULL);
     }
 
-    /// True a step after the last print, and once at the end.
-    fn is_due(&self, hundredths: u64) -> bool {
-        let last = self.last.load(Ordering::Relaxed);
-        hundredths >= last + self.step || (hundredths == FULL && last != FULL)
+    /// True a step after the last print, and at both ends.
+    fn is_due(&self, percent: f32) -> bool {
+        let last = f32::from_bits(self.last.load(Ordering::Relaxed));
+        percent >= last + self.step || (percent <= 0.0 && last <= 0.0) || (percent >= FULL && last < FULL)
     }
 
-    fn print(&self, hundredths: u64) {
+    fn print(&self, percent: f32) {
         if self.shown {
             let mut out = std::io::stdout().lock();
-            let _ = write!(out, "    ({}/100%)\r", percent(hundredths)).and_then(|()| out.flush());
+            let _ = write!(out, "    ({percent:.2}/100%)\r").and_then(|()| out.flush());
         }
     }
 }
 
-fn percent(hundredths: u64) -> String {
-    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+/// How much is done, in percent; `None`: there was nothing to do. Single precision, as everyone else rounds.
+fn percent(done: u64, total: u64) -> Option<f32> {
+    #[expect(clippy::cast_precision_loss, reason = "it is only shown")]
+    (total != 0).then(|| (done as f32 / total as f32 * FULL).min(FULL))
 }
 
 impl Progress for ProgressBar {
     fn update(&self, done: u64, total: u64) {
-        let hundredths = match u128::from(done) * u128::from(FULL) {
-            0 if total == 0 => return,
-            scaled => u64::try_from(scaled / u128::from(total.max(1))).unwrap_or(FULL).min(FULL),
-        };
+        let Some(percent) = percent(done, total) else { return };
         if !self.shown {
             if self.asked.swap(false, Ordering::Relaxed) {
-                let _ = writeln!(std::io::stderr(), "    ({}/100%)", percent(hundredths));
+                let _ = writeln!(std::io::stderr(), "    ({percent:.2}/100%)");
             }
             return;
         }
-        if self.is_due(hundredths) {
+        if self.is_due(percent) {
             let _guard = self.printing.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.is_due(hundredths) {
-                self.last.store(hundredths, Ordering::Relaxed);
-                self.print(hundredths);
+            if self.is_due(percent) {
+                self.last.store(percent.to_bits(), Ordering::Relaxed);
+                self.print(percent);
             }
         }
     }
@@ -97,16 +97,21 @@ mod tests {
     #[test]
     fn prints_are_a_step_apart_and_end_with_all() {
         let bar = ProgressBar::new(false, 2);
-        bar.last.store(400, Ordering::Relaxed);
-        assert!(!bar.is_due(399) && !bar.is_due(599) && bar.is_due(600));
-        bar.last.store(9900, Ordering::Relaxed);
-        assert!(!bar.is_due(9999) && bar.is_due(FULL));
-        bar.last.store(FULL, Ordering::Relaxed);
+        assert!(bar.is_due(0.0));
+        bar.last.store(4f32.to_bits(), Ordering::Relaxed);
+        assert!(!bar.is_due(0.0) && !bar.is_due(3.99) && !bar.is_due(5.99) && bar.is_due(6.0));
+        bar.last.store(99f32.to_bits(), Ordering::Relaxed);
+        assert!(!bar.is_due(99.99) && bar.is_due(FULL));
+        bar.last.store(FULL.to_bits(), Ordering::Relaxed);
         assert!(!bar.is_due(FULL));
     }
 
     #[test]
-    fn percentages_have_two_decimals() {
-        assert_eq!([0, 1234, FULL].map(percent), ["0.00", "12.34", "100.00"]);
+    fn percentages_are_rounded() {
+        let shown = |done, total| percent(done, total).map(|percent| format!("{percent:.2}"));
+        assert_eq!(shown(1, 24).as_deref(), Some("4.17"));
+        assert_eq!(shown(0, 24).as_deref(), Some("0.00"));
+        assert_eq!(shown(24, 24).as_deref(), Some("100.00"));
+        assert_eq!(shown(0, 0), None);
     }
 }

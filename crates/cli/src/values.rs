@@ -44,6 +44,11 @@ pub(crate) fn target_cache(ui: &Ui, name: Option<&str>) -> Result<CacheMode, Exi
     cache(name, CacheMode::Unsafe).map_err(|name| ui.fail(format!("Invalid cache option: {name}")))
 }
 
+/// The cache mode that an image is changed with.
+pub(crate) fn changed_cache(ui: &Ui, name: Option<&str>) -> Result<CacheMode, Exit> {
+    cache(name, CacheMode::WriteBack).map_err(|name| ui.fail(format!("Invalid cache option: {name}")))
+}
+
 fn cache(name: Option<&str>, default: CacheMode) -> Result<CacheMode, &str> {
     name.map_or(Ok(default), |name| CacheMode::from_name(name).ok_or(name))
 }

@@ -39,6 +39,12 @@ pub trait Bitmaps {
     /// All of them, in the order of their directory.
     fn bitmaps(&self) -> Vec<BitmapInfo>;
 
+    /// Tells whether bitmaps can be added at all.
+    ///
+    /// # Errors
+    /// `Unsupported`, with the reason why not.
+    fn can_add_bitmaps(&self) -> Result<()>;
+
     /// Makes a bitmap.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::image::Image;
 use crate::opener::Opener;
 use crate::options::{OptSpec, ParsedOptions, RuntimeOptions};
+use crate::secret::Secrets;
 
 /// How much a probe is convinced: 0 no match, 1 "anything is raw", 2 weak marks, 100 a magic number.
 pub type Score = u8;
@@ -128,6 +129,8 @@ pub struct MeasureInput<'a> {
     pub source: Option<&'a dyn BlockDevice>,
     /// Its top layer, for what the new image would take over besides the bytes.
     pub source_image: Option<&'a dyn Image>,
+    /// The secrets that options name: those of an encrypted image have to exist.
+    pub secrets: &'a Secrets,
 }
 
 bitflags::bitflags! {

@@ -24,7 +24,7 @@ pub struct BackingRef {
 /// A device that belongs to an image, by its role: `file`, `data-file`, …
 #[derive(Clone, Debug)]
 pub struct Child {
-    /// The role.
+    /// The role. One that ends in a dot is that of several children, which are numbered from 0 on: `extents.0`, …
     pub role: &'static str,
     /// The open device.
     pub device: Arc<dyn BlockDevice>,
@@ -45,6 +45,16 @@ pub trait Image: BlockDevice {
     /// Its backing file, if it has one.
     fn backing(&self) -> Option<BackingRef> {
         None
+    }
+
+    /// Looks at the image that comes below it. A format that records its parent's identity refuses another one: the
+    /// image still opens, but what this layer does not hold can't be read.
+    ///
+    /// # Errors
+    /// What a reader of such bytes is told.
+    fn accepts_backing(&self, backing: &dyn Image) -> Result<()> {
+        let _ = backing;
+        Ok(())
     }
 
     /// The devices that hold it; the first is the primary one, `file`.
@@ -131,6 +141,8 @@ pub enum Codec {
     Deflate,
     /// Zstandard frames.
     Zstd,
+    /// Deflate in a zlib stream (RFC 1950), 32 KiB window.
+    Zlib,
 }
 
 /// Formats that store clusters compressed.
@@ -143,6 +155,12 @@ pub trait CompressedClusters: Send + Sync {
 
     /// A worker's own encoder; encoding takes no lock and does no I/O.
     fn encoder(&self) -> Result<Box<dyn ClusterEncoder>>;
+
+    /// True if nothing else can be written: a conversion then encodes all that it writes, in guest order, and a
+    /// payload may be longer than its cluster.
+    fn only_encoded(&self) -> bool {
+        false
+    }
 
     /// A place for the payload (`payload_len` bytes, less than a cluster) of the cluster at guest byte `offset`.
     /// The reservation has pieces that are relative to the payload.

@@ -53,7 +53,8 @@ pub trait Gate: Send + Sync + Debug {
 
 /// Opens files that images refer to.
 pub trait Opener: Send + Sync + Debug {
-    /// Opens it. `name` is resolved as the kind demands: a data file relative to the process's folder.
+    /// Opens it. `name` is resolved as the kind demands: a data file relative to the process's folder, a backing file
+    /// relative to the image's, an extent likewise, as a path whatever it looks like.
     /// `options` are those that were given for this child (`data-file.*`), with the prefix removed.
     ///
     /// # Errors

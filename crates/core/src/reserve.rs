@@ -16,6 +16,16 @@ pub trait Publish: Send {
 
     /// Gives the space back.
     fn abandon(self: Box<Self>);
+
+    /// Writes `buf` to the places of the bytes from `offset` on, where these have no [`Piece::host`]: the format
+    /// changes bytes on their way (it encrypts them). Called for one piece at a time, perhaps from another thread.
+    ///
+    /// # Errors
+    /// The host's.
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let _ = (offset, buf);
+        Err(Error::invalid("write to a reservation that has no place for bytes"))
+    }
 }
 
 /// A part of a reservation that is contiguous on the host.
@@ -23,8 +33,9 @@ pub trait Publish: Send {
 pub struct Piece<'a> {
     /// Bytes relative to the device that was asked (guest bytes); for a compressed cluster the payload, from 0.
     pub range: ByteRange,
-    /// Where they go.
-    pub host: HostRef<'a>,
+    /// Where they go as they are; `None`: the format changes them on their way, and only
+    /// [`Reservation::write_at`] brings them there.
+    pub host: Option<HostRef<'a>>,
 }
 
 /// A place for bytes that are not visible yet. Dropping it gives the space back.
@@ -60,7 +71,13 @@ impl<'a> Reservation<'a> {
             }
             let from = to_usize(part.start - offset);
             let bytes = buf.get(from..from + to_usize(part.len)).unwrap_or_default();
-            piece.host.device.write_at(piece.host.advance(part.start - piece.range.start).offset, bytes)?;
+            match (piece.host, &self.publish) {
+                (Some(host), _) => {
+                    host.device.write_at(host.advance(part.start - piece.range.start).offset, bytes)?;
+                }
+                (None, Some(publish)) => publish.write_at(part.start, bytes)?,
+                (None, None) => break,
+            }
             written += part.len;
         }
         if written == wanted.len { Ok(()) } else { Err(Error::invalid("write outside of its reservation")) }

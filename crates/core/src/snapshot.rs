@@ -56,6 +56,21 @@ pub struct NewSnapshot {
 
 /// Snapshots inside an image. Other requests to the image may run meanwhile, from any thread: each falls wholly before
 /// or behind the call.
+///
+/// The state of a machine is kept with its disk in four steps (`examples/savevm.rs` is a program that does it):
+///
+/// - *save*: stop the machine; [`write_vm_state`](Self::write_vm_state) from offset 0 on; then
+///   [`create_snapshot`](Self::create_snapshot) with the number of bytes as `vm_state_size`, the present time, and the
+///   machine's clock (and instruction count, if it has one). The snapshot has taken the state over: the area is empty.
+/// - *load*: stop the machine; [`apply_snapshot`](Self::apply_snapshot); then
+///   [`read_vm_state`](Self::read_vm_state) of the snapshot's [`vm_state_size`](SnapshotInfo::vm_state_size) bytes; set
+///   its clock.
+/// - *delete*: [`delete_snapshot`](Self::delete_snapshot); the state goes with it.
+/// - *look*: [`open_snapshot`](Self::open_snapshot) gives the disk as it was, read-only, while the machine runs on; the
+///   state is read through the `Snapshots` of what is opened.
+///
+/// Where a machine has several disks each gets a snapshot of the same name, and one of them the state. The state area
+/// lies behind the disk, so it is lost when the disk is resized.
 pub trait Snapshots {
     /// All of them, in the order of their table.
     fn snapshots(&self) -> Vec<SnapshotInfo>;

@@ -11,6 +11,7 @@
 //! | `raw` | the raw format |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
 //! | `vdi` | the VDI format of VirtualBox |
+//! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
 //! | `legacy` | bochs, cloop and dmg, which are only read |
 //!
 //! All are on by default. Reading and writing takes `&self` and may be done from any number of threads at once.
@@ -96,6 +97,8 @@ pub fn registry() -> Registry {
 pub const FORMATS: &[&FormatDriver] = &[
     #[cfg(feature = "qcow2")]
     &diskimg_qcow2::DRIVER,
+    #[cfg(feature = "vmdk")]
+    &diskimg_vmdk::DRIVER,
     #[cfg(feature = "raw")]
     &diskimg_raw::DRIVER,
     #[cfg(feature = "vdi")]

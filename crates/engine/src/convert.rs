@@ -22,7 +22,7 @@ mod zero_detect;
 use std::num::NonZero;
 
 use diskimg_chain::Node;
-use diskimg_core::driver::Notices;
+use diskimg_core::driver::{Caps, Notices};
 use diskimg_core::{BlockDevice as _, ByteRange, Error, Result, Task};
 
 use source::Sources;
@@ -103,6 +103,7 @@ pub fn convert(
     task: &Task<'_>,
 ) -> Result<ConvertReport> {
     let total = check(sources, target, options)?;
+    let options = &suited(options, target);
     let base_depth =
         if options.over_backing { sources.first().and_then(|top| base_depth(top, target)) } else { None };
     let sources = Sources::new(sources, base_depth);
@@ -110,6 +111,18 @@ pub fn convert(
     target.device().flush()?;
     task.progress.update(total.max(1), total.max(1));
     Ok(report)
+}
+
+/// `options` as `target` can follow them: one that takes nothing but encoded clusters gets such, in order; one of a kind
+/// that has none gets plain ones, where others of its format have them.
+fn suited(options: &ConvertOptions, target: &Node) -> ConvertOptions {
+    match target.image().as_compressed() {
+        Some(clusters) if clusters.only_encoded() => {
+            ConvertOptions { compress: true, out_of_order: false, copy_range: false, ..options.clone() }
+        }
+        Some(_) => options.clone(),
+        None => ConvertOptions { compress: false, ..options.clone() },
+    }
 }
 
 /// Refuses what can't work; the length of all sources in bytes.
@@ -128,7 +141,8 @@ fn check(sources: &[&Node], target: &Node, options: &ConvertOptions) -> Result<u
     if options.copy_range && options.salvage {
         return Err(Error::invalid("Cannot use copy offloading in salvaging mode"));
     }
-    if options.compress && target.image().as_compressed().is_none() {
+    let can_compress = target.image().driver().caps.contains(Caps::COMPRESS);
+    if options.compress && !can_compress && target.image().as_compressed().is_none() {
         return Err(Error::unsupported("Compression not supported for this file format"));
     }
     if target.device().len() < total {

@@ -192,12 +192,26 @@ impl CreatePlan {
         let creator = self.maker.format.creator.ok_or_else(|| self.maker.not_creatable())?;
         (creator.validate)(&self.options)?;
         self.check_backing_format()?;
-        self.file.create(0, Prealloc::Off, &self.options)?;
+        self.file.create(0, self.protocol_prealloc()?, &self.options)?;
         let finished = self.fill(creator);
         if finished.is_err() && self.maker.format.name != FALLBACK_FORMAT {
             self.file.remove();
         }
         finished
+    }
+
+    /// Preallocation where that is the protocol's matter alone: of the file as it is made, which is empty.
+    fn protocol_prealloc(&self) -> Result<Prealloc> {
+        let own = self.maker.format.name == FALLBACK_FORMAT
+            || self.maker.options().iter().any(|spec| spec.name == "preallocation");
+        let given = if own { None } else { self.options.get_str("preallocation") };
+        let Some(name) = given else { return Ok(Prealloc::Off) };
+        let unknown = || Error::invalid(format!("invalid parameter value: {name}"));
+        match Prealloc::from_name(&name).ok_or_else(unknown)? {
+            Prealloc::Metadata => Err(Error::unsupported("Unsupported preallocation mode: metadata")),
+            // Nothing is to be allocated yet.
+            Prealloc::Off | Prealloc::Falloc | Prealloc::Full => Ok(Prealloc::Off),
+        }
     }
 
     fn fill(&self, creator: diskimg_core::driver::Creator) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
 use diskimg_core::{
-    BlockDevice, Error, FALLBACK_FORMAT, ImageInfo, InfoValue, Result, SnapshotInfo, align_up,
+    BlockDevice, Child, Error, FALLBACK_FORMAT, ImageInfo, InfoValue, Result, SnapshotInfo, align_up,
 };
 
 /// Sizes of files are told in whole sectors of so many bytes.
@@ -105,7 +105,13 @@ fn describe_children(node: &Node) -> Result<Vec<(String, ImageReport)>> {
     if let Some(backing) = node.backing() {
         children.push(("backing".to_owned(), describe(backing)?));
     }
-    for (at, child) in node.image().children().iter().enumerate() {
+    let own = node.image().children();
+    // Children that are numbered come first, the last one in front.
+    for (number, child) in own.iter().filter(|child| is_numbered(child)).enumerate() {
+        let report = describe_file(&*child.device, None)?;
+        children.insert(0, (format!("{}{number}", child.role), report));
+    }
+    for (at, child) in own.iter().enumerate().filter(|(_, child)| !is_numbered(child)) {
         let report = match node.inside() {
             Some(inside) if at == 0 => describe(inside)?,
             _ => describe_file(&*child.device, node.holder_name().filter(|_| at == 0))?,
@@ -113,6 +119,11 @@ fn describe_children(node: &Node) -> Result<Vec<(String, ImageReport)>> {
         children.push((child.role.to_owned(), report));
     }
     Ok(children)
+}
+
+/// True for one of several children of the same role.
+fn is_numbered(child: &Child) -> bool {
+    child.role.ends_with('.')
 }
 
 /// `name`: its displayed name, where that is known to be another than its own.

@@ -1,4 +1,5 @@
-//! What is done with images in diskimg: convert, compare, map, measure, check, resize, create, describe.
+//! What is done with images in diskimg: convert, compare, map, measure, check, resize, create, amend, bitmap,
+//! describe.
 //!
 //! One module per verb. An engine takes open [`Node`](diskimg_chain::Node)s and a [`Task`](diskimg_core::Task)
 //! (progress and cancellation), returns facts as plain data, and never prints. It names no format: what a
@@ -8,6 +9,9 @@
 //! end them before they return.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod amend;
+pub mod backup;
+pub mod bitmap;
 pub mod check;
 pub mod compare;
 pub mod convert;
@@ -17,8 +21,11 @@ pub mod map;
 pub mod measure;
 mod parallel;
 pub mod resize;
+pub mod snapshot;
 mod told;
 
+pub use amend::{AmendOptions, AmendPlan, amend_options};
+pub use bitmap::{BitmapAction, change_bitmap};
 pub use check::check;
 pub use compare::{CompareError, CompareOptions, CompareReport, Difference, compare};
 pub use convert::{ConvertOptions, ConvertReport, convert};
@@ -27,3 +34,4 @@ pub use info::{ImageReport, describe, describe_chain};
 pub use map::{MapEntry, map};
 pub use measure::measure;
 pub use resize::{NewSize, ResizeOptions, resize};
+pub use snapshot::SnapshotName;

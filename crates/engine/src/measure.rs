@@ -3,7 +3,7 @@
 use diskimg_chain::Node;
 use diskimg_core::driver::{Measure, MeasureInput};
 use diskimg_core::options::ParsedOptions;
-use diskimg_core::{BlockDevice, Error, ErrorKind, Registry, Result};
+use diskimg_core::{BlockDevice, Error, ErrorKind, Registry, Result, Secrets};
 
 use crate::create::Maker;
 use crate::told::failed;
@@ -33,11 +33,16 @@ pub fn options_refused(format: &str) -> String {
 }
 
 /// Measures an image of `maker` with `options` that would hold `source` (the whole chain, as its user sees it)
-/// or, without a source, an empty disk of the option `size` (bytes).
+/// or, without a source, an empty disk of the option `size` (bytes). `secrets` are those that the options may name.
 ///
 /// # Errors
 /// `Unsupported` if the format can't tell; options that contradict each other; those of reading `source`'s metadata.
-pub fn measure(maker: Maker, options: &mut ParsedOptions, source: Option<&Node>) -> Result<Measure> {
+pub fn measure(
+    maker: Maker,
+    options: &mut ParsedOptions,
+    source: Option<&Node>,
+    secrets: &Secrets,
+) -> Result<Measure> {
     let unsupported =
         || Error::unsupported(format!("Block driver '{}' does not support size measurement", maker.name()));
     let measure = maker.format().measure.filter(|_| maker.protocol().is_none()).ok_or_else(unsupported)?;
@@ -46,7 +51,7 @@ pub fn measure(maker: Maker, options: &mut ParsedOptions, source: Option<&Node>)
     }
     let source_image = source.map(|node| &**node.image());
     let source = source.map(|node| node.device() as &dyn BlockDevice);
-    measure(&MeasureInput { options, source, source_image }).map_err(|error| match error.kind() {
+    measure(&MeasureInput { options, source, source_image, secrets }).map_err(|error| match error.kind() {
         ErrorKind::Io | ErrorKind::Corrupt => failed("Unable to get block status", error),
         _ => error,
     })

@@ -132,7 +132,9 @@ fn measuring_needs_a_format_that_can() {
     let registry = context().registry;
     let (driver, mut options) = measure::options(&registry, "qcow2", None).unwrap();
     let source = raw(vec![1; 1 << 20]);
-    let found = diskimg_engine::measure(driver, &mut options, Some(&source)).unwrap();
+    let found =
+        diskimg_engine::measure(driver, &mut options, Some(&source), &diskimg_core::Secrets::default())
+            .unwrap();
     assert_eq!(found.fully_allocated, (1 << 20) + 5 * 65536);
     assert_eq!(source.len(), 1 << 20);
     assert_eq!(

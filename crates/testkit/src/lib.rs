@@ -43,4 +43,4 @@ pub use rng::Rng;
 pub use session::{Applied, Session};
 pub use shrink::{panics, run_shrinking};
 pub use slow::SlowDevice;
-pub use subject::{FormatSubject, MemOpener, Opened, Subject, open_image};
+pub use subject::{FormatSubject, MemOpener, Opened, Subject, open_image, open_image_with};

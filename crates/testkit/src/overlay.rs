@@ -8,7 +8,7 @@ use diskimg_core::opener::NoReferences;
 use diskimg_core::{BlockDevice, Result, to_usize};
 
 use crate::ops::pattern;
-use crate::subject::{FormatSubject, Opened, Subject, open_image};
+use crate::subject::{FormatSubject, MemOpener, Opened, Subject, open_image, open_image_with};
 
 /// An image over a backing file that is full of a pattern. The storages are called `image` and `base`.
 #[derive(Clone, Debug)]
@@ -51,18 +51,15 @@ impl Subject for OverlaySubject {
         let creator = self.top.driver.creator.expect("a format that creates images");
         (creator.validate)(&options)?;
         let storage = Arc::clone(&disks[0]);
-        (creator.create)(&CreateContext {
-            storage,
-            filename: "image",
-            options: &options,
-            opener: &NoReferences,
-        })
+        let opener = MemOpener::new([("base".to_owned(), Arc::clone(&disks[1]))]);
+        (creator.create)(&CreateContext { storage, filename: "image", options: &options, opener: &opener })
     }
 
     fn open(&self, disks: &[Arc<dyn BlockDevice>], write: bool) -> Result<Opened> {
         let base = open_image(self.base, Arc::clone(&disks[1]), OpenMode::default(), &NoReferences)?;
         let mode = OpenMode { write, ..OpenMode::default() };
-        let image = open_image(self.top.driver, Arc::clone(&disks[0]), mode, &NoReferences)?;
+        let (storage, options) = (Arc::clone(&disks[0]), self.top.runtime_options());
+        let image = open_image_with(self.top.driver, storage, mode, &MemOpener::default(), options)?;
         let below = Opened::chain(base, None, false).node;
         Ok(Opened::chain(image, below.as_ref(), write))
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use diskimg_chain::{Node, NodeParts};
 use diskimg_core::driver::{CreateContext, FormatDriver, Notices, OpenContext, OpenMode};
 use diskimg_core::opener::{Mode, Opener, ReferenceKind, denied};
-use diskimg_core::options::{ParsedOptions, RuntimeOptions};
-use diskimg_core::{BlockDevice, Device, Image, MemDevice, Result, to_usize};
+use diskimg_core::options::{ParsedOptions, RuntimeOptions, RuntimeValue};
+use diskimg_core::{BlockDevice, Device, Image, MemDevice, Result, Secret, to_usize};
 
 /// A disk that is open.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub trait Subject: Sync {
     fn format(&self) -> &'static str;
 }
 
-/// Opens referenced files from a list of devices by name.
+/// Opens referenced files from a list of devices by name. Each secret is its own name.
 #[derive(Clone, Debug, Default)]
 pub struct MemOpener(BTreeMap<String, Arc<dyn BlockDevice>>);
 
@@ -77,6 +77,10 @@ impl Opener for MemOpener {
     fn open(&self, _: ReferenceKind, name: &str, _: Mode, _: RuntimeOptions) -> Result<Arc<dyn BlockDevice>> {
         self.0.get(name).cloned().ok_or_else(|| denied(name))
     }
+
+    fn secret(&self, id: &str) -> Result<Secret> {
+        Ok(Secret::new(id.as_bytes().to_vec()))
+    }
 }
 
 /// Opens an image on `storage`; nothing may be left of the options.
@@ -89,12 +93,33 @@ pub fn open_image(
     mode: OpenMode,
     opener: &dyn Opener,
 ) -> Result<Arc<dyn Image>> {
-    let mut options = RuntimeOptions::new();
+    open_image_with(driver, storage, mode, opener, RuntimeOptions::new())
+}
+
+/// The same with runtime options.
+///
+/// # Errors
+/// The driver's.
+pub fn open_image_with(
+    driver: &FormatDriver,
+    storage: Arc<dyn BlockDevice>,
+    mode: OpenMode,
+    opener: &dyn Opener,
+    mut options: RuntimeOptions,
+) -> Result<Arc<dyn Image>> {
     let notices = Notices::default();
     (driver.open)(OpenContext { storage, filename: "image", mode, options: &mut options, opener, notices })
 }
 
-/// A single image, perhaps with a data file.
+/// Options (any value where none is named) with the file that an image called `image` then has besides.
+const FURTHER_FILES: [(&str, &str, &str); 4] = [
+    ("data_file", "", "data"),
+    ("subformat", "monolithicFlat", "image-flat"),
+    ("subformat", "twoGbMaxExtentFlat", "image-f001"),
+    ("subformat", "twoGbMaxExtentSparse", "image-s001"),
+];
+
+/// A single image, perhaps with a data file or an extent of its own.
 #[derive(Clone, Debug)]
 pub struct FormatSubject {
     /// The format.
@@ -130,6 +155,16 @@ impl FormatSubject {
         Ok(parsed)
     }
 
+    /// The options that an image made with these create options is opened with: the name of its secret.
+    #[must_use]
+    pub fn runtime_options(&self) -> RuntimeOptions {
+        let mut options = RuntimeOptions::new();
+        for (name, value) in self.options.iter().filter(|(name, _)| name.ends_with("key-secret")) {
+            options.set(*name, RuntimeValue::Str(value.clone()));
+        }
+        options
+    }
+
     fn opener(&self, disks: &[Arc<dyn BlockDevice>]) -> MemOpener {
         let names = self.disks().into_iter().map(str::to_owned);
         MemOpener::new(names.zip(disks.iter().cloned()).skip(1))
@@ -156,8 +191,10 @@ impl Subject for FormatSubject {
     }
 
     fn disks(&self) -> Vec<&'static str> {
-        let data = self.options.iter().any(|(name, _)| *name == "data_file");
-        if data { vec!["image", "data"] } else { vec!["image"] }
+        let given = |row: &&(&str, &str, &str)| {
+            self.options.iter().any(|(name, value)| *name == row.0 && (row.1.is_empty() || value == row.1))
+        };
+        std::iter::once("image").chain(FURTHER_FILES.iter().filter(given).map(|row| row.2)).collect()
     }
 
     fn create(&self, disks: &[Arc<dyn BlockDevice>]) -> Result<()> {
@@ -170,7 +207,8 @@ impl Subject for FormatSubject {
 
     fn open(&self, disks: &[Arc<dyn BlockDevice>], write: bool) -> Result<Opened> {
         let mode = OpenMode { write, ..OpenMode::default() };
-        let image = open_image(self.driver, Arc::clone(&disks[0]), mode, &self.opener(disks))?;
+        let (storage, opener) = (Arc::clone(&disks[0]), self.opener(disks));
+        let image = open_image_with(self.driver, storage, mode, &opener, self.runtime_options())?;
         Ok(Opened::chain(image, None, write))
     }
 

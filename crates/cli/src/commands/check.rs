@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use diskimg::chain::{Node, OpenOptions};
+use diskimg::core::driver::Caps;
 use diskimg::core::{CheckReport, ErrorKind, Repair, Task};
 use diskimg::engine::check;
 
@@ -126,7 +127,7 @@ impl Args {
     fn check(&self, ui: &Ui, node: &Node, repair: Repair) -> Result<CheckReport, Exit> {
         let mut say = |text: &str| ui.complain(format!("{text}\n").as_bytes());
         check(node, repair, &mut say, &Task::quiet()).map_err(|error| match error.kind() {
-            ErrorKind::Unsupported if node.image().as_check().is_none() => {
+            ErrorKind::Unsupported if !can_check(node, repair) => {
                 ui.library_error(&error);
                 UNSUPPORTED
             }
@@ -139,6 +140,12 @@ impl Args {
             }
         })
     }
+}
+
+/// True if the format can do what is asked of a check.
+fn can_check(node: &Node, repair: Repair) -> bool {
+    let repairs = node.image().driver().caps.contains(Caps::REPAIR);
+    node.image().as_check().is_some() && (repairs || repair == Repair::Nothing)
 }
 
 fn verdict(ui: &Ui, report: &CheckReport) -> Result<(), Exit> {

@@ -124,7 +124,7 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
 const DIFFERENT: Exit = Exit(1);
 
 /// Percent between two prints of progress.
-const PROGRESS_STEP: u64 = 2;
+const PROGRESS_STEP: u8 = 2;
 
 fn verdict(report: &CompareReport) -> String {
     let difference = match report.difference {

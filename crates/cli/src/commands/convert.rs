@@ -6,13 +6,14 @@ use std::num::NonZero;
 use diskimg::chain::{Context, Node, OpenOptions};
 use diskimg::core::driver::{Caps, Notices};
 use diskimg::core::protocol::CacheMode;
-use diskimg::core::{BlockDevice as _, InfoValue, Task};
+use diskimg::core::{BlockDevice as _, Task};
+use diskimg::engine::bitmap::{can_hold_bitmaps, check_bitmaps_consistent, copy_bitmaps};
 use diskimg::engine::convert::new_image_is_zero;
-use diskimg::engine::{ConvertOptions, CreatePlan, CreateRequest, convert};
+use diskimg::engine::{ConvertOptions, CreatePlan, CreateRequest, SnapshotName, convert};
 
 use crate::command::{Command, Key, Value, flag, value};
 use crate::progress::ProgressBar;
-use crate::snapshot::SnapshotChoice;
+use crate::snapshot;
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
 use crate::values;
@@ -99,7 +100,7 @@ struct Args {
     quiet: bool,
     progress: bool,
     sources: Vec<Source>,
-    snapshot: Option<SnapshotChoice>,
+    snapshot: Option<SnapshotName>,
     target: Target,
     /// Runs of zeros of at least so many bytes become holes; 0: none do.
     sparse_size: Option<u64>,
@@ -142,7 +143,7 @@ impl Args {
                 Key::Cache => cache = Some(value.text(ui)?),
                 Key::Format | Key::ImageOpts | Key::ForceShare => source.take(ui, key, value)?,
                 Key::Object => objects::add(ui, value)?,
-                Key::Snapshot => parsed.snapshot = Some(SnapshotChoice::parse(ui, value)?),
+                Key::Snapshot => parsed.snapshot = Some(snapshot::parse(ui, value)?),
                 Key::SparseSize => parsed.sparse_size = Some(parse_sparse_size(ui, value)?),
                 Key::Parallel => parsed.parallel = Some(parse_parallel(ui, value)?),
                 Key::Rate => parsed.rate = Some(values::size(ui, "rate limit", &value.text(ui)?)?),
@@ -264,11 +265,14 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     if report.map_err(|error| ui.library_error(&error))?.written > 0 {
         progress.finish();
     }
+    if let ([source], true) = (sources.as_slice(), args.bitmaps) {
+        copy_bitmaps(source, &target.node, &context.notices).map_err(|error| ui.library_error(&error))?;
+    }
     Ok(())
 }
 
 /// Percent between two prints of progress.
-const PROGRESS_STEP: u64 = 1;
+const PROGRESS_STEP: u8 = 1;
 
 /// The open target.
 struct OpenTarget {
@@ -284,10 +288,10 @@ impl Args {
             nodes.push(source.open(ui, options)?);
         }
         if let Some(snapshot) = &self.snapshot {
-            let [node] = nodes.as_slice() else {
+            let [node] = nodes.as_mut_slice() else {
                 return Err(ui.fail("No support for concatenating multiple snapshot"));
             };
-            snapshot.load(ui, node)?;
+            *node = snapshot::load(ui, node, snapshot)?;
         }
         Ok(nodes)
     }
@@ -309,7 +313,7 @@ impl Args {
             return Err(ui.fail("Cannot use --target-is-zero when the destination image has a backing file"));
         }
         let node = self.target.source(cache).open(ui, OpenOptions::write())?;
-        self.check_target(ui, &node, sources)?;
+        self.check_target(ui, &node)?;
         Ok(OpenTarget { node, has_backing })
     }
 
@@ -362,20 +366,16 @@ impl Args {
         if !can_hold_bitmaps(source) {
             return Err(ui.fail("Source lacks bitmap support"));
         }
-        // Before a file that is there already is overwritten.
-        if has_bitmaps(source) && self.target.format.as_deref() == Some(source.format()) {
-            return Err(ui.fail(BITMAPS_NOT_COPIED));
+        if self.skip_broken_bitmaps {
+            return Ok(());
         }
-        Ok(())
+        check_bitmaps_consistent(source).map_err(|error| ui.library_error(&error))
     }
 
-    fn check_target(&self, ui: &Ui, target: &Node, sources: &[Node]) -> Result<(), Exit> {
+    fn check_target(&self, ui: &Ui, target: &Node) -> Result<(), Exit> {
         if self.bitmaps && !can_hold_bitmaps(target) {
             let format = target.format();
             return Err(ui.fail(format!("Format driver '{format}' does not support bitmaps")));
-        }
-        if self.bitmaps && sources.iter().any(has_bitmaps) {
-            return Err(ui.fail(BITMAPS_NOT_COPIED));
         }
         if self.compress && !target.image().driver().caps.contains(Caps::COMPRESS) {
             return Err(ui.fail(COMPRESSION_REFUSED));
@@ -401,29 +401,6 @@ impl Args {
         }
     }
 }
-
-/// True if the image is of a kind that can have persistent bitmaps, whether it has any or not.
-fn can_hold_bitmaps(node: &Node) -> bool {
-    let has_version = matches!(specific(node, "compat"), Some(InfoValue::Str(version)) if version != "0.10");
-    node.image().driver().caps.contains(Caps::BITMAPS) || has_version
-}
-
-/// True unless it is known that there are none.
-fn has_bitmaps(node: &Node) -> bool {
-    match (node.image().info(), specific(node, "bitmaps")) {
-        (Ok(_), Some(InfoValue::List(bitmaps))) => !bitmaps.is_empty(),
-        (Ok(_), None) => false,
-        _ => true,
-    }
-}
-
-/// A value of the format's own.
-fn specific(node: &Node, key: &str) -> Option<InfoValue> {
-    let values = node.image().info().ok()?.specific?;
-    values.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
-}
-
-const BITMAPS_NOT_COPIED: &str = "Copying persistent bitmaps is not supported";
 
 const COMPRESSION_REFUSED: &str = "Compression not supported for this file format";
 

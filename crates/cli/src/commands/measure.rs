@@ -6,12 +6,12 @@ use diskimg::chain::OpenOptions;
 use diskimg::core::ErrorKind;
 use diskimg::core::driver::Measure;
 use diskimg::core::options::ParsedOptions;
-use diskimg::engine::Maker;
 use diskimg::engine::measure::{self, measure};
+use diskimg::engine::{Maker, SnapshotName};
 use serde_json::{Map, Value};
 
 use crate::command::{Command, Key, flag, value};
-use crate::snapshot::SnapshotChoice;
+use crate::snapshot;
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
 use crate::values::{self, OutputFormat};
@@ -59,7 +59,7 @@ enum Subject {
     /// An empty disk of this size.
     Size(u64),
     /// An image.
-    Image(Source, Option<SnapshotChoice>),
+    Image(Source, Option<SnapshotName>),
 }
 
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Args {
                 Key::Options => values::add_options(ui, &mut options, value)?,
                 Key::Output => output = OutputFormat::parse(ui, value)?,
                 Key::Size => size = Some(values::size(ui, "image size", &value.text(ui)?)?),
-                Key::Snapshot => snapshot = Some(SnapshotChoice::parse(ui, value)?),
+                Key::Snapshot => snapshot = Some(snapshot::parse(ui, value)?),
                 Key::Object => objects::add(ui, value)?,
                 _ => source.take(ui, key, value)?,
             }
@@ -117,9 +117,10 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
         Subject::Size(size) => (None, Some(*size)),
         Subject::Image(source, snapshot) => {
             let node = source.open(ui, OpenOptions::read())?;
-            if let Some(snapshot) = snapshot {
-                snapshot.load(ui, &node)?;
-            }
+            let node = match snapshot {
+                Some(which) => snapshot::load(ui, &node, which)?,
+                None => node,
+            };
             (Some(node), None)
         }
     };
@@ -127,7 +128,9 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     if let Some(size) = size {
         options.set_number("size", size);
     }
-    let measured = measure(maker, &mut options, node.as_ref()).map_err(|error| ui.library_error(&error))?;
+    let secrets = context(ui).secrets;
+    let measured = measure(maker, &mut options, node.as_ref(), &secrets);
+    let measured = measured.map_err(|error| ui.library_error(&error))?;
     ui.print(&match args.output {
         OutputFormat::Human => human(&measured),
         OutputFormat::Json => format!("{}\n", json::pretty(&to_json(&measured))),

@@ -296,3 +296,6 @@ impl Change<'_> {
         place.ok_or_else(|| Error::corrupt("LUKS key material lies behind the greatest offset"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,18 +3,16 @@
 use diskimg_core::options::ParsedOptions;
 use diskimg_core::{Error, Result, Task, to_usize};
 
-use super::header::{Header, KeySlot, Placement, SECTOR};
+use super::header::{Header, KeySlot, Placement, SECTOR, material_step};
 use super::kdf;
 use super::key::{MasterKey, fill_random};
 use crate::hash::pbkdf2;
-use crate::limits::{DEFAULT_ITER_TIME, DIGEST_LEN, HEADER_AREA, SALT_LEN, SLOTS, STRIPES};
+use crate::limits::{DEFAULT_ITER_TIME, DIGEST_LEN, HEADER_AREA, SALT_LEN, SLOTS};
 use crate::names::{CipherAlg, CipherMode, CipherSpec, Hash, IvGen, UNSUPPORTED_CIPHERS};
 use crate::sector::SectorCipher;
 
 /// The master key's digest is derived in this part of the time that a slot takes.
 const DIGEST_SHARE: u64 = 8;
-/// Key material starts at multiples of it, in bytes.
-const MATERIAL_ALIGN: u64 = 4096;
 
 /// What a new volume shall be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +90,7 @@ impl CreateOptions {
     /// Bytes that header and key material will take: where the payload starts.
     #[must_use]
     pub fn area_len(&self) -> u64 {
-        HEADER_AREA + material_step(self.spec.key_len()) * SLOTS as u64
+        HEADER_AREA + material_step(self.spec.key_len() as u64) * SLOTS as u64
     }
 
     /// That there is such a cipher.
@@ -102,11 +100,6 @@ impl CreateOptions {
     pub fn check(&self) -> Result<()> {
         self.spec.check()
     }
-}
-
-/// Bytes from one slot's material to the next one's.
-fn material_step(key_len: usize) -> u64 {
-    (key_len as u64 * u64::from(STRIPES)).next_multiple_of(MATERIAL_ALIGN)
 }
 
 /// A new volume's header and key material, to be written where it shall start.
@@ -154,7 +147,7 @@ pub fn create(options: &CreateOptions, password: &[u8]) -> Result<NewVolume> {
 
 /// A header with salts and places, and no active slot.
 fn unlocked_header(options: &CreateOptions) -> Result<Header> {
-    let step = material_step(options.spec.key_len());
+    let step = material_step(options.spec.key_len() as u64);
     let sectors =
         |bytes: u64| u32::try_from(bytes / SECTOR).map_err(|_| Error::limit("LUKS header too large"));
     let mut slots =

@@ -35,7 +35,7 @@ enum Bad {
     #[error("LUKS key iteration count is zero")]
     Iterations,
     #[error("Keyslot {0} is corrupted (stripes {1} != {STRIPES})")]
-    Stripes(usize, u32),
+    Stripes(usize, i32),
     #[error("Keyslot {0} state (active/disable) is corrupted")]
     State(usize),
     #[error("Keyslot {0} iteration count is zero")]
@@ -199,7 +199,8 @@ impl Header {
     /// Bytes that header and key material take: those in front of the payload, or all of a detached header.
     #[must_use]
     pub fn header_len(&self) -> u64 {
-        let ends = self.slots.iter().map(|slot| slot.material_offset().saturating_add(self.material_len()));
+        let step = material_step(self.key_len.into());
+        let ends = self.slots.iter().map(|slot| slot.material_offset().saturating_add(step));
         ends.max().unwrap_or(0).max(self.payload_offset()).max(HEADER_AREA)
     }
 
@@ -226,6 +227,11 @@ impl Header {
     pub fn material_len(&self) -> u64 {
         u64::from(self.key_len) * u64::from(STRIPES)
     }
+}
+
+/// Bytes from one slot's material to the next one's: what a slot is taken to occupy.
+pub(super) fn material_step(key_len: u64) -> u64 {
+    (key_len * u64::from(STRIPES)).next_multiple_of(HEADER_AREA)
 }
 
 /// A field up to its first NUL.
@@ -315,7 +321,7 @@ fn parse_slots(
         Placement::Attached => u64::from(payload_sector),
         Placement::Detached => u64::MAX,
     };
-    let len = (u64::from(key_len) * u64::from(STRIPES)).div_ceil(SECTOR);
+    let len = material_step(key_len.into()) / SECTOR;
     let mut slots = Vec::with_capacity(SLOTS);
     for number in 0..SLOTS {
         match check_slot(&raw, number, len, end) {
@@ -330,7 +336,7 @@ fn parse_slots(
 fn check_slot(all: &[RawSlot; SLOTS], number: usize, len: u64, end: u64) -> Result<KeySlot, Bad> {
     let slot = all.get(number).copied().unwrap_or_default();
     if slot.stripes != STRIPES {
-        return Err(Bad::Stripes(number, slot.stripes));
+        return Err(Bad::Stripes(number, slot.stripes.cast_signed()));
     }
     if slot.state != ACTIVE && slot.state != INACTIVE {
         return Err(Bad::State(number));
@@ -377,3 +383,6 @@ fn parse_names(cipher: &[u8], mode: &[u8], hash: &[u8], key_len: u32) -> Result<
     let ivgen = IvGen::from_name(ivgen).ok_or_else(|| Bad::IvGen(ivgen.to_owned()))?;
     Ok((CipherSpec { alg, mode, ivgen, ivgen_hash }, hash))
 }
+
+#[cfg(test)]
+mod tests;

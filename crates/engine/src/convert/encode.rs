@@ -41,7 +41,8 @@ impl<'a> Encoder<'a> {
             let plain = bytes.get(from..from + to_usize(cluster.len)).unwrap_or_default();
             let smaller = (self.pass_on && sources.payload(cluster, self.clusters, &mut self.payload)?)
                 || self.compress(plain, to_usize(cluster_len))?;
-            let content = if smaller && self.payload.len() < to_usize(cluster_len) {
+            let of_use = self.payload.len() < to_usize(cluster_len) || self.clusters.only_encoded();
+            let content = if smaller && of_use {
                 let at = payloads.len();
                 payloads.extend_from_slice(&self.payload);
                 Content::Payload { at, len: self.payload.len() }

@@ -148,7 +148,8 @@ impl<'a> Placer<'a> {
             if common.is_empty() {
                 continue;
             }
-            let to = piece.host.advance(common.start - piece.range.start);
+            // What is changed on its way is not for the host to copy.
+            let Some(to) = piece.host.map(|to| to.advance(common.start - piece.range.start)) else { break };
             let from = host.advance(common.start - part.start);
             let now = to.device.copy_from(to.offset, from, common.len)?;
             copied += now;

@@ -8,6 +8,7 @@
 //! Repairs are in [`repair`]; they change the host through [`patch`] and [`rebuild`] alone.
 
 mod compare;
+mod correction;
 mod counts;
 mod entry;
 mod finding;
@@ -19,6 +20,7 @@ mod rebuild;
 mod repair;
 mod reporter;
 mod scan;
+
 mod stored;
 mod survey;
 mod sweep;
@@ -64,7 +66,7 @@ pub(crate) fn check(
     task: &Task<'_>,
 ) -> Result<CheckReport> {
     let mut reporter = Reporter::new(say);
-    let snapshots = places::read_snapshots(&input, &mut reporter)?;
+    let (snapshots, _) = places::read_snapshots(&input, false, &mut reporter)?;
     let mut survey = Survey::take(input, &snapshots, task)?;
     survey.references(&snapshots, None, &mut reporter)?;
     survey.refblocks(false, &mut reporter);

@@ -11,13 +11,14 @@ use diskimg_core::opener::{Mode, ReferenceKind};
 use diskimg_core::options::{ParsedOptions, RuntimeOptions};
 use diskimg_core::{BlockDevice, Error, Prealloc, Result, to_usize};
 
-use crate::extensions::Extensions;
+use crate::crypt::{METHOD_LUKS, key_required, new_volume};
+use crate::extensions::{CryptoPointer, Extensions};
 use crate::geometry::Geometry;
 use crate::header::{Header, V2_LEN, V3_LEN};
 use crate::image::Qcow2;
 use crate::meta::refcounts;
-use crate::open::Parts;
-use crate::options::{Wanted, needs_key};
+use crate::open::{self, Parts};
+use crate::options::Wanted;
 use crate::preallocate::{self, Plan};
 use crate::settings::Settings;
 use crate::snapshot_table::SnapshotTable;
@@ -35,9 +36,13 @@ const FILE_PREFIX: &str = "file:";
 /// `InvalidArg`, `Limit` or `Unsupported`, with the wording that users of the format know.
 pub(crate) fn validate(options: &ParsedOptions) -> Result<()> {
     let wanted = Wanted::parse(options)?;
-    fresh_header(&wanted).encode().map_err(|error| backing_error(&wanted, error))?;
-    if wanted.crypt_method != 0 {
-        return needs_key(options);
+    let mut header = fresh_header(&wanted);
+    if wanted.crypt_method == METHOD_LUKS {
+        header.extensions.crypto = Some(CryptoPointer { offset: 0, len: 0 });
+    }
+    header.encode().map_err(|error| backing_error(&wanted, error))?;
+    if wanted.crypt_method != 0 && options.get_str("encrypt.key-secret").is_none() {
+        return Err(key_required());
     }
     Ok(())
 }
@@ -48,29 +53,47 @@ pub(crate) fn validate(options: &ParsedOptions) -> Result<()> {
 /// As [`validate`], and the storage's.
 pub(crate) fn create(ctx: &CreateContext<'_>) -> Result<()> {
     validate(ctx.options)?;
-    let wanted = Wanted::parse(ctx.options)?;
+    let mut wanted = Wanted::parse(ctx.options)?;
+    let volume = new_volume(&wanted, ctx.options, ctx.opener)?;
+    if volume.is_some() {
+        // The image gets its LUKS header, and says so, when all else is there.
+        wanted.crypt_method = 0;
+    }
     let data_file = match &wanted.data_file {
         Some(name) => Some(make_data_file(ctx, name)?),
         None => None,
     };
+    create_plain(ctx, &wanted, data_file.clone())?;
+    match volume {
+        Some(volume) => volume.install(&open::reopen(&ctx.storage, data_file, ctx.filename)?),
+        None => Ok(()),
+    }
+}
+
+/// Makes the image without a LUKS header.
+fn create_plain(
+    ctx: &CreateContext<'_>,
+    wanted: &Wanted,
+    data_file: Option<Arc<dyn BlockDevice>>,
+) -> Result<()> {
     let prealloc = match wanted.prealloc {
         Prealloc::Off if wanted.data_file_raw => Prealloc::Metadata,
         mode => mode,
     };
     let provided = matches!(prealloc, Prealloc::Falloc | Prealloc::Full) && data_file.is_none();
     if prealloc == Prealloc::Off
-        && let Some(header) = plain_header(&wanted)
+        && let Some(header) = plain_header(wanted)
     {
         return create_at_once(ctx, &header, data_file.as_deref());
     }
     if provided && wanted.size == 0 {
-        return preallocate::write_empty(fresh_header(&wanted), &*ctx.storage);
+        return preallocate::write_empty(fresh_header(wanted), &*ctx.storage);
     }
     if provided && let Some(plan) = Plan::new(wanted.geo, wanted.size) {
-        let header = Header { size: wanted.size, ..fresh_header(&wanted) };
+        let header = Header { size: wanted.size, ..fresh_header(wanted) };
         return plan.write(header, &*ctx.storage, prealloc);
     }
-    create_and_grow(ctx, &wanted, prealloc, data_file)
+    create_and_grow(ctx, wanted, prealloc, data_file)
 }
 
 /// The header of the finished image, if one refcount block counts all its clusters.
@@ -122,6 +145,7 @@ fn create_and_grow(
         reftable,
         snapshots: SnapshotTable::default(),
         bitmaps: Vec::new(),
+        crypt: None,
         mode: OpenMode { write: true, ..OpenMode::default() },
         settings: Settings::default(),
         notices: Notices::default(),

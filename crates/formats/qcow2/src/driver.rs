@@ -20,7 +20,9 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Caps::COMPRESS)
         .union(Caps::RESIZE)
         .union(Caps::BITMAPS)
-        .union(Caps::PREALLOCATE),
+        .union(Caps::PREALLOCATE)
+        .union(Caps::AMEND)
+        .union(Caps::SNAPSHOTS),
     options: &options::OPTIONS,
     strong_options: &["encrypt.key-secret"],
     probe,

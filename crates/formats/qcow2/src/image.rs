@@ -8,21 +8,23 @@ use std::sync::{Arc, OnceLock};
 
 use diskimg_core::driver::{Notices, OpenMode};
 use diskimg_core::{
-    BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters, Description,
-    Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation, Result, Task,
-    ZeroMode, read_only_error,
+    Amend, BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters,
+    Description, Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation,
+    Result, Snapshots, Task, ZeroMode, read_only_error,
 };
 
 use parking_lot::RwLock;
 
 use crate::bitmaps::{BitmapSet, Recording};
 use crate::check::{self, CheckInput, Repairable};
+use crate::crypt::Encryption;
 use crate::header::{Header, SECTOR};
 use crate::meta::{FixedArea, Meta, MetaParts};
 use crate::open::Parts;
 use crate::read::Decompression;
 use crate::settings::{Overlap, Settings};
-use crate::snapshot_table::{Snapshot, SnapshotTable};
+use crate::snapshot_table::Snapshot;
+use crate::snapshots::{self, Contents};
 
 /// The best size of a large transfer, in bytes.
 const BEST_TRANSFER: u64 = 2 << 20;
@@ -34,16 +36,18 @@ pub(crate) struct Qcow2 {
     pub(crate) data_file: Option<Arc<dyn BlockDevice>>,
     pub(crate) meta: Meta,
     pub(crate) decompression: Decompression,
+    pub(crate) crypt: Option<Arc<Encryption>>,
     pub(crate) settings: Settings,
     pub(crate) notices: Notices,
-    pub(crate) version: u32,
-    pub(crate) compression_type: u8,
+    /// Held, shared, by every change of the image while it runs; alone by what must see none.
+    pub(crate) change_gate: RwLock<()>,
+    pub(crate) contents: Contents,
     len: AtomicU64,
-    mode: OpenMode,
+    pub(crate) mode: OpenMode,
     backing: Option<BackingRef>,
     pub(crate) snapshots: RwLock<Vec<Snapshot>>,
     pub(crate) bitmaps: BitmapSet,
-    filename: String,
+    pub(crate) filename: String,
     preallocated: OnceLock<bool>,
     has_new_payloads: AtomicBool,
 }
@@ -56,8 +60,9 @@ impl Qcow2 {
             let format = header.extensions.backing_format.clone();
             BackingRef { name, format }
         });
-        let fixed = fixed_areas(header, &parts.snapshots);
-        let (version, compression_type, len) = (header.version, header.compression_type, header.disk_size());
+        let mut fixed = snapshot_areas(header, &parts.snapshots.snapshots);
+        fixed.extend(bitmap_area(header));
+        let len = header.disk_size();
         let meta = Meta::new(MetaParts {
             storage: Arc::clone(&parts.storage),
             data_file: parts.data_file.clone(),
@@ -74,10 +79,11 @@ impl Qcow2 {
             data_file: parts.data_file,
             meta,
             decompression: Decompression::default(),
+            crypt: parts.crypt,
             settings: parts.settings,
             notices: parts.notices,
-            version,
-            compression_type,
+            change_gate: RwLock::new(()),
+            contents: Contents::default(),
             len: AtomicU64::new(len),
             mode: parts.mode,
             backing,
@@ -102,6 +108,11 @@ impl Qcow2 {
         self.len.store(len, Ordering::Release);
     }
 
+    /// The backing file as the image names it.
+    pub(crate) const fn backing_ref(&self) -> Option<&BackingRef> {
+        self.backing.as_ref()
+    }
+
     pub(crate) const fn has_backing(&self) -> bool {
         self.backing.is_some()
     }
@@ -118,13 +129,15 @@ impl Qcow2 {
         !self.bitmaps.is_empty()
     }
 
+    /// Refuses to change anything where nothing may be written.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.mode.write { self.meta.check_usable() } else { Err(read_only_error()) }
+    }
+
     /// Called before every change: refuses it where nothing may be written, and lets bitmaps record. Before a change of
     /// what the guest reads there is [`Qcow2::before_write`].
     pub(crate) fn before_change(&self) -> Result<()> {
-        if !self.mode.write {
-            return Err(read_only_error());
-        }
-        self.meta.check_usable()?;
+        self.check_writable()?;
         self.begin_recording()
     }
 
@@ -166,26 +179,33 @@ impl Qcow2 {
     }
 }
 
-/// Metadata outside of the active tables.
-fn fixed_areas(header: &Header, table: &SnapshotTable) -> Vec<FixedArea> {
-    let cluster = header.geometry().cluster_size();
-    let mut areas = Vec::new();
-    let mut add = |offset: u64, len: u64, kind, name| {
-        if len > 0 {
-            let range = ByteRange::new(offset, len).align_outwards(cluster);
-            areas.push(FixedArea { range, kind, name });
-        }
-    };
-    add(header.snapshots_offset, table.len, Overlap::SNAPSHOT_TABLE, "snapshot table");
-    for snapshot in &table.snapshots {
-        let len = u64::from(snapshot.l1_size) * 8;
-        add(snapshot.l1_offset, len, Overlap::INACTIVE_L1, "inactive L1 table");
-    }
-    if let Some(bitmaps) = &header.extensions.bitmaps {
-        let (offset, len) = (bitmaps.directory_offset, bitmaps.directory_size);
-        add(offset, len, Overlap::BITMAP_DIRECTORY, "bitmap directory");
-    }
-    areas
+/// The clusters of some metadata; `None`: it is empty.
+fn fixed_area(
+    header: &Header,
+    offset: u64,
+    len: u64,
+    kind: Overlap,
+    name: &'static str,
+) -> Option<FixedArea> {
+    let range = ByteRange::new(offset, len).align_outwards(header.geometry().cluster_size());
+    (len > 0).then_some(FixedArea { range, kind, name })
+}
+
+/// Where the snapshot table and the L1 tables of snapshots are.
+pub(crate) fn snapshot_areas(header: &Header, snapshots: &[Snapshot]) -> Vec<FixedArea> {
+    let len = snapshots::table::stored_len(snapshots);
+    let table = (header.snapshots_offset, len, Overlap::SNAPSHOT_TABLE, "snapshot table");
+    let l1 = snapshots.iter().map(|snapshot| {
+        (snapshot.l1_offset, u64::from(snapshot.l1_size) * 8, Overlap::INACTIVE_L1, "inactive L1 table")
+    });
+    let all = std::iter::once(table).chain(l1);
+    all.filter_map(|(offset, len, kind, name)| fixed_area(header, offset, len, kind, name)).collect()
+}
+
+fn bitmap_area(header: &Header) -> Option<FixedArea> {
+    let bitmaps = header.extensions.bitmaps.as_ref()?;
+    let (offset, len) = (bitmaps.directory_offset, bitmaps.directory_size);
+    fixed_area(header, offset, len, Overlap::BITMAP_DIRECTORY, "bitmap directory")
 }
 
 impl BlockDevice for Qcow2 {
@@ -195,7 +215,8 @@ impl BlockDevice for Qcow2 {
 
     fn limits(&self) -> Limits {
         let write_unit = self.meta.geo.subcluster_size();
-        Limits { write_unit, best_transfer: BEST_TRANSFER, ..Limits::default() }
+        let align = if self.is_encrypted() { SECTOR } else { 1 };
+        Limits { align, write_unit, best_transfer: BEST_TRANSFER, ..Limits::default() }
     }
 
     fn is_read_only(&self) -> bool {
@@ -207,22 +228,27 @@ impl BlockDevice for Qcow2 {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
-        self.meta.check_usable()?;
-        self.read_guest(offset, buf)
+        self.contents.read(|| {
+            ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
+            self.meta.check_usable()?;
+            self.read_sectors(offset, buf)
+        })
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let _shared = self.change_gate.read();
         ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
         self.write_guest(offset, buf)
     }
 
     fn write_zeroes(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
+        let _shared = self.change_gate.read();
         range.check_within(self.disk_len())?;
         self.zero_guest(range, how)
     }
 
     fn discard(&self, range: ByteRange) -> Result<()> {
+        let _shared = self.change_gate.read();
         range.check_within(self.disk_len())?;
         self.discard_guest(range)
     }
@@ -249,6 +275,7 @@ impl BlockDevice for Qcow2 {
     }
 
     fn reserve(&self, range: ByteRange) -> Result<Option<Reservation<'_>>> {
+        let _shared = self.change_gate.read();
         range.check_within(self.disk_len())?;
         self.reserve_guest(range)
     }
@@ -266,7 +293,8 @@ impl Image for Qcow2 {
     }
 
     fn info(&self) -> Result<ImageInfo> {
-        Ok(crate::info::image_info(&self.meta.header(), &self.snapshots.read(), &self.bitmaps.stored()))
+        let (header, crypt) = (self.meta.header(), self.crypt.as_deref());
+        Ok(crate::info::image_info(&header, crypt, &self.snapshots.read(), &self.bitmaps.stored()))
     }
 
     fn backing(&self) -> Option<BackingRef> {
@@ -280,6 +308,14 @@ impl Image for Qcow2 {
     }
 
     fn as_check(&self) -> Option<&dyn Check> {
+        Some(self)
+    }
+
+    fn as_amend(&self) -> Option<&dyn Amend> {
+        Some(self)
+    }
+
+    fn as_snapshots(&self) -> Option<&dyn Snapshots> {
         Some(self)
     }
 
@@ -305,7 +341,7 @@ impl Check for Qcow2 {
             let input = CheckInput {
                 storage: &*self.storage,
                 header: tables.header,
-                geo: self.meta.geo,
+                geo: tables.header.geometry(),
                 l1: tables.l1,
                 reftable: tables.reftable,
                 bitmaps: &bitmaps,

@@ -1,11 +1,11 @@
 //! What `info` tells of an image.
 
-use diskimg_core::{ImageInfo, InfoValue, to_usize};
+use diskimg_core::{ImageInfo, InfoValue};
 
 use crate::bitmap_directory::{AUTO, Bitmap, IN_USE};
+use crate::crypt::Encryption;
 use crate::features;
 use crate::header::Header;
-use crate::settings::CRYPT_FORMATS;
 use crate::snapshot_table::Snapshot;
 
 /// Compression types by number.
@@ -14,18 +14,27 @@ const COMPRESSION_NAMES: [&str; 2] = ["zlib", "zstd"];
 const BITMAP_FLAGS: [(u32, &str); 2] = [(IN_USE, "in-use"), (AUTO, "auto")];
 
 /// All that is known without reading further.
-pub(crate) fn image_info(header: &Header, snapshots: &[Snapshot], bitmaps: &[Bitmap]) -> ImageInfo {
+pub(crate) fn image_info(
+    header: &Header,
+    crypt: Option<&Encryption>,
+    snapshots: &[Snapshot],
+    bitmaps: &[Bitmap],
+) -> ImageInfo {
     ImageInfo {
         cluster_size: Some(header.geometry().cluster_size()),
         dirty: Some(header.incompatible & features::DIRTY != 0),
         encrypted: header.crypt_method != 0,
         compressed: false,
         snapshots: snapshots.iter().map(Snapshot::info).collect(),
-        specific: Some(specific(header, bitmaps)),
+        specific: Some(specific(header, crypt, bitmaps)),
     }
 }
 
-fn specific(header: &Header, bitmaps: &[Bitmap]) -> Vec<(&'static str, InfoValue)> {
+fn specific(
+    header: &Header,
+    crypt: Option<&Encryption>,
+    bitmaps: &[Bitmap],
+) -> Vec<(&'static str, InfoValue)> {
     let v3 = header.is_v3();
     let compression = COMPRESSION_NAMES.get(usize::from(header.compression_type)).copied().unwrap_or("zlib");
     let mut values: Vec<(&'static str, InfoValue)> =
@@ -37,15 +46,13 @@ fn specific(header: &Header, bitmaps: &[Bitmap]) -> Vec<(&'static str, InfoValue
         }
     }
     values.push(("refcount-bits", (1u64 << header.refcount_order).into()));
-    if header.crypt_method != 0 {
-        let format = CRYPT_FORMATS.get(to_usize(header.crypt_method.into())).copied().unwrap_or_default();
-        values.push(("encrypt", InfoValue::Map(vec![("format", format.into())])));
+    // As everyone prints it: a data file's name comes first.
+    if let Some(name) = header.extensions.data_file.as_ref().filter(|_| v3) {
+        values.push(("data-file", name.as_str().into()));
     }
+    values.extend(crypt.map(|crypt| ("encrypt", InfoValue::Map(crypt.info()))));
     if !v3 {
         return values;
-    }
-    if let Some(name) = header.extensions.data_file.as_ref() {
-        values.push(("data-file", name.as_str().into()));
     }
     if header.has_data_file() {
         values.push(("data-file-raw", (header.autoclear & features::RAW_DATA_FILE != 0).into()));
@@ -70,7 +77,7 @@ mod tests {
     use crate::header::tests::sample;
 
     fn keys(header: &Header, bitmaps: &[Bitmap]) -> Vec<&'static str> {
-        specific(header, bitmaps).into_iter().map(|(key, _)| key).collect()
+        specific(header, None, bitmaps).into_iter().map(|(key, _)| key).collect()
     }
 
     #[test]
@@ -83,14 +90,13 @@ mod tests {
             table_offset: 1 << 16,
             table_size: 1,
         };
-        let header = Header { crypt_method: 2, ..sample() };
+        let header = sample();
         let expected = [
             "compat",
             "compression-type",
             "lazy-refcounts",
             "bitmaps",
             "refcount-bits",
-            "encrypt",
             "data-file",
             "data-file-raw",
             "corrupt",
@@ -110,7 +116,7 @@ mod tests {
     fn values_follow_the_header() {
         let header =
             Header { incompatible: features::CORRUPT | features::DIRTY, compression_type: 0, ..sample() };
-        let info = image_info(&header, &[], &[]);
+        let info = image_info(&header, None, &[], &[]);
         assert!(info.dirty == Some(true) && !info.encrypted);
         assert_eq!(info.cluster_size, Some(1 << 16));
         let specific = info.specific.unwrap();

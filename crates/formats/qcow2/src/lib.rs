@@ -2,11 +2,13 @@
 //! handed to it. The format's description for a registry is [`DRIVER`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod amend;
 mod bitmap_directory;
 mod bitmaps;
 mod check;
 mod compress;
 mod create;
+mod crypt;
 mod cursor;
 mod driver;
 mod entry;
@@ -30,6 +32,7 @@ mod reserve;
 mod resize;
 mod settings;
 mod snapshot_table;
+mod snapshots;
 mod write;
 mod zero;
 

@@ -114,7 +114,7 @@ impl Qcow2 {
         let rest = geo.cluster_size() - within;
         let place = || format!("(L2 offset: {}, L2 index: {})", hex(slice.table), hex(index));
         let kind = entry.kind(geo, self.data_file.is_some());
-        if self.version == 2 && matches!(kind, ClusterKind::ZeroPlain | ClusterKind::ZeroAllocated) {
+        if self.meta.version() == 2 && matches!(kind, ClusterKind::ZeroPlain | ClusterKind::ZeroAllocated) {
             return Err(Miss::Corrupt(format!("Zero cluster entry found in pre-v3 image {}", place())));
         }
         if matches!(kind, ClusterKind::Normal | ClusterKind::ZeroAllocated) {
@@ -184,14 +184,16 @@ impl Qcow2 {
     }
 
     fn extent_of(&self, run: Run) -> Extent<'_> {
-        let at = |offset| Some(HostRef { device: &**self.data_device(), offset });
+        let as_is = !self.is_encrypted();
+        let at = |offset| as_is.then(|| HostRef { device: &**self.data_device(), offset });
         match run.kind {
             RunKind::Absent => Extent::absent(run.len),
             RunKind::Reserved { host } => Extent { host: at(host), ..Extent::absent(run.len) },
             RunKind::Zero { host } => Extent { host: host.and_then(at), ..Extent::zero(run.len) },
             RunKind::Data { host, .. } => {
                 let mut extent = Extent::data(run.len, at(host));
-                if self.metadata_preallocated() {
+                // Zeros on the host are no zeros of the guest where they would be decrypted.
+                if as_is && self.metadata_preallocated() {
                     extent.flags |= ExtentFlags::ASK_HOST;
                 }
                 extent

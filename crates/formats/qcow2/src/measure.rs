@@ -8,10 +8,11 @@ use diskimg_core::{
     BlockDevice, ByteRange, Error, ExtentFlags, Image, InfoValue, Prealloc, Result, align_up, errno,
 };
 
+use crate::crypt;
 use crate::geometry::Geometry;
 use crate::header::SECTOR;
 use crate::limits::MAX_L1_ENTRIES;
-use crate::options::{Layout, needs_key};
+use crate::options::Layout;
 
 /// Compatibility levels as a measurement takes them, with whether they are version 2.
 const LEVELS: [(&str, bool); 2] = [("0.10", true), ("1.1", false)];
@@ -30,9 +31,10 @@ pub(crate) fn measure(input: &MeasureInput<'_>) -> Result<Measure> {
     let v2 = version_is_2(options)?;
     Layout::check_refcounts(&geo, v2, "compat=1.1")?;
     let prealloc = parse_prealloc(options)?;
-    if options.get_str("encrypt.format").is_some_and(|format| format == "luks") {
-        needs_key(options)?;
-    }
+    let luks = match options.get_str("encrypt.format") {
+        Some(format) if format == "luks" => crypt::area_len(options, input.secrets)?,
+        _ => 0,
+    };
     let size = disk_size(input, &geo)?;
     let data = match input.source {
         _ if matches!(prealloc, Prealloc::Falloc | Prealloc::Full) => size,
@@ -41,7 +43,7 @@ pub(crate) fn measure(input: &MeasureInput<'_>) -> Result<Measure> {
         Some(source) => allocated(source, geo.cluster_size())?,
         None => 0,
     };
-    let metadata = metadata_size(&geo, size);
+    let metadata = metadata_size(&geo, size) + luks.next_multiple_of(geo.cluster_size());
     let bitmaps = input.source_image.filter(|_| !v2).map(|image| bitmaps_size(image, &geo, size));
     Ok(Measure {
         required: metadata + data,

@@ -11,6 +11,7 @@ use diskimg_core::{BlockDevice, Error, Image, Result, read_zero_padded, to_usize
 
 use crate::bitmap_directory::{self, Bitmap};
 use crate::check::{self, Repairable};
+use crate::crypt::{Encryption, Unlocking};
 use crate::cursor::check_reach;
 use crate::features;
 use crate::header::{Draft, Header};
@@ -40,6 +41,8 @@ pub(crate) struct Parts {
     pub snapshots: SnapshotTable,
     /// The bitmaps.
     pub bitmaps: Vec<Bitmap>,
+    /// How its data is encrypted, if it is.
+    pub crypt: Option<Arc<Encryption>>,
     /// What it is opened for.
     pub mode: OpenMode,
     /// Its options.
@@ -69,6 +72,8 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
     let crypt_options = options.take_child("encrypt");
     let mut reftable = read_reftable(device, draft.header(), mode)?;
     draft.parse_extensions()?;
+    let unlocking = Unlocking { mode, options: &crypt_options, opener };
+    let luks = unlocking.luks(draft.header(), &storage)?;
     warn_of_stale_bitmaps(draft.header(), &notices);
     let data_file = if mode.describe_only {
         None
@@ -81,7 +86,7 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
         open_data_file(draft.header(), data_options, open)?
     };
     let mut header = draft.finish(device)?;
-    check_key(&header, mode, &crypt_options)?;
+    let crypt = luks.map_or_else(|| unlocking.aes(&header), |luks| Ok(Some(luks)))?;
     let mut snapshots = read_snapshots(device, &header, mode)?;
     let bitmaps = bitmap_directory::read(device, &header)?;
     if mode.write && !mode.check {
@@ -107,6 +112,7 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
         reftable,
         snapshots,
         bitmaps,
+        crypt: crypt.map(Arc::new),
         mode,
         settings,
         notices,
@@ -114,8 +120,40 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
     })
 }
 
+/// The image in `storage`, which was just made without encryption or snapshots, for its maker to go on with.
+pub(crate) fn reopen(
+    storage: &Arc<dyn BlockDevice>,
+    data_file: Option<Arc<dyn BlockDevice>>,
+    filename: &str,
+) -> Result<Qcow2> {
+    let mode = OpenMode { write: true, ..OpenMode::default() };
+    let mut draft = Draft::read(&**storage, mode)?;
+    let place = (draft.header().l1_offset, u64::from(draft.header().l1_size));
+    let l1 = read_entries(&**storage, place, mode)?;
+    let reftable = read_reftable(&**storage, draft.header(), mode)?;
+    draft.parse_extensions()?;
+    Ok(Qcow2::new(Parts {
+        storage: Arc::clone(storage),
+        data_file,
+        header: draft.finish(&**storage)?,
+        l1,
+        reftable,
+        snapshots: SnapshotTable::default(),
+        bitmaps: Vec::new(),
+        crypt: None,
+        mode,
+        settings: Settings::default(),
+        notices: Notices::default(),
+        filename: filename.to_owned(),
+    }))
+}
+
 /// The entries of a table of `count` at `offset`; those behind the end of the file are 0 and cost nothing.
-fn read_entries(device: &dyn BlockDevice, (offset, count): (u64, u64), mode: OpenMode) -> Result<Vec<u64>> {
+pub(crate) fn read_entries(
+    device: &dyn BlockDevice,
+    (offset, count): (u64, u64),
+    mode: OpenMode,
+) -> Result<Vec<u64>> {
     let len = count.saturating_mul(ENTRY);
     if count > 0 {
         check_reach(offset, len)?;
@@ -181,18 +219,6 @@ fn open_data_file(
         return Err(Error::invalid("'data-file' is required for this image"));
     }
     open(name, options).map(Some)
-}
-
-/// An encrypted image can only be described: nothing of it is decrypted yet, and nothing is returned undecrypted.
-fn check_key(header: &Header, mode: OpenMode, options: &RuntimeOptions) -> Result<()> {
-    if header.crypt_method == 0 || mode.describe_only {
-        return Ok(());
-    }
-    if options.get("key-secret").is_none() {
-        return Err(Error::invalid("Parameter 'encrypt.key-secret' is required for cipher"));
-    }
-    let format = crate::settings::CRYPT_FORMATS.get(to_usize(header.crypt_method.into())).unwrap_or(&"?");
-    Err(Error::unsupported(format!("qcow2 images with '{format}' encryption are not supported")))
 }
 
 fn read_snapshots(device: &dyn BlockDevice, header: &Header, mode: OpenMode) -> Result<SnapshotTable> {

@@ -4,6 +4,7 @@ use diskimg_core::options::OptKind::{Bool, Number, Size, Str};
 use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
 use diskimg_core::{Error, Prealloc, Result, errno};
 
+use crate::crypt::{self, METHOD_AES, METHOD_LUKS};
 use crate::features;
 use crate::geometry::Geometry;
 use crate::header::SECTOR;
@@ -66,15 +67,15 @@ pub(crate) static OPTIONS: [OptSpec; 25] = [
 ];
 
 /// Compatibility levels with the version each stands for.
-const VERSIONS: [(&str, u32); 4] = [("v2", 2), ("0.10", 2), ("v3", 3), ("1.1", 3)];
+pub(crate) const VERSIONS: [(&str, u32); 4] = [("v2", 2), ("0.10", 2), ("v3", 3), ("1.1", 3)];
 /// Version without an explicit level.
 const DEFAULT_VERSION: u32 = 3;
 /// Compression types with their numbers.
 const COMPRESSION_TYPES: [(&str, u8); 2] = [("zlib", 0), ("zstd", 1)];
 /// Encryption formats with their methods.
-const ENCRYPTION: [(&str, u32); 2] = [("aes", 1), ("luks", 2)];
+const ENCRYPTION: [(&str, u32); 2] = [("aes", METHOD_AES), ("luks", METHOD_LUKS)];
 /// Refcount order of every version 2 image.
-const V2_REFCOUNT_ORDER: u32 = 4;
+pub(crate) const V2_REFCOUNT_ORDER: u32 = 4;
 
 /// The error for what version 2 can't have.
 fn needs_v3(what: &'static str) -> Error {
@@ -134,17 +135,6 @@ impl Layout {
         }
         Ok(())
     }
-}
-
-/// The refusal of encryption without a key, and of encryption at all.
-///
-/// # Errors
-/// Always: `InvalidArg` without a key, `Unsupported` with one.
-pub(crate) fn needs_key(options: &ParsedOptions) -> Result<()> {
-    if options.get_str("encrypt.key-secret").is_none() {
-        return Err(Error::invalid("Parameter 'encrypt.key-secret' is required for cipher"));
-    }
-    Err(Error::unsupported("Encrypted qcow2 images can't be created"))
 }
 
 /// What an image is to be like.
@@ -291,12 +281,14 @@ impl Wanted {
 /// The method number of the encryption that is asked for; 0: none.
 fn parse_encryption(options: &ParsedOptions) -> Result<u32> {
     let given = |spec: &&OptSpec| spec.name.starts_with("encrypt.") && options.is_given(spec.name);
-    match options.get_str("encrypt.format") {
-        Some(format) => choose(&ENCRYPTION, "format", &format),
-        None if options.get_bool("encryption") => choose(&ENCRYPTION, "format", "aes"),
+    let method = match options.get_str("encrypt.format") {
+        Some(format) => choose(&ENCRYPTION, "format", &format)?,
+        None if options.get_bool("encryption") => METHOD_AES,
         None if OPTIONS.iter().any(|spec| given(&spec)) => {
-            Err(Error::invalid("Parameter 'encrypt.format' is missing"))
+            return Err(Error::invalid("Parameter 'encrypt.format' is missing"));
         }
-        None => Ok(0),
-    }
+        None => return Ok(0),
+    };
+    crypt::check_options(method, options)?;
+    Ok(method)
 }

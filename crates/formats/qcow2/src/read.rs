@@ -7,6 +7,7 @@ use diskimg_core::{ByteRange, Result, len_u64, read_zero_padded, to_usize};
 use parking_lot::Mutex;
 
 use crate::compress::{Decoder, codec_of};
+use crate::crypt::Place;
 use crate::entry::L2Entry;
 use crate::image::Qcow2;
 use crate::map::RunKind;
@@ -57,7 +58,7 @@ impl Qcow2 {
             let Some(part) = buf.get_mut(from..from + to_usize(run.len)) else { break };
             match run.kind {
                 RunKind::Absent | RunKind::Reserved { .. } | RunKind::Zero { .. } => part.fill(0),
-                RunKind::Data { host, .. } => read_zero_padded(&**self.data_device(), host, part)?,
+                RunKind::Data { host, .. } => self.read_data(Place { guest: at, host }, part)?,
                 RunKind::Compressed { entry } => {
                     self.read_compressed(entry, self.meta.geo.in_cluster(at), part)?
                 }
@@ -102,7 +103,7 @@ impl Qcow2 {
         let mut payload = Vec::new();
         self.read_payload(entry, &mut payload)?;
         let idle = self.decompression.idle.lock().pop();
-        let mut decoder = match (idle, codec_of(self.compression_type)) {
+        let mut decoder = match (idle, codec_of(self.meta.compression_type())) {
             (Some(decoder), _) => decoder,
             (None, Some(codec)) => Decoder::new(codec)?,
             (None, None) => return Err(diskimg_core::Error::unsupported("unknown compression type")),

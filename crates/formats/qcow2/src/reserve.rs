@@ -7,6 +7,7 @@ use diskimg_core::{
 
 use crate::bitmaps::Recording;
 use crate::compress::{Encoder, codec_of};
+use crate::crypt::Place;
 use crate::entry::{ClusterKind, L2Entry};
 use crate::image::Qcow2;
 use crate::meta::{Claim, Clusters, NewEntry};
@@ -33,6 +34,17 @@ impl Publish for Pending<'_> {
         for run in &self.runs {
             self.image.meta.give_back(*run);
         }
+    }
+
+    /// Encrypts the bytes on their way, in the thread that has them.
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let geo = &self.image.meta.geo;
+        let cluster = offset >> geo.cluster_bits;
+        let Some(new) = self.entries.iter().find(|new| new.cluster == cluster) else {
+            return Err(Error::invalid("write outside of its reservation"));
+        };
+        let host = new.entry.offset() + geo.in_cluster(offset);
+        self.image.write_data(Place { guest: offset, host }, buf)
     }
 }
 
@@ -73,9 +85,11 @@ impl Qcow2 {
             let guest = geo.cluster_run(cluster, run.clusters.count);
             let part = guest.intersect(range);
             // The rest of the disk's last cluster, which a larger disk would show.
-            self.zero_host(ByteRange::from_bounds(host.start + part.len, host.end()))?;
+            let rest = Place { guest: part.end(), host: host.start + part.len };
+            self.zero_data(rest, host.len - part.len)?;
             self.meta.check_overlap(host)?;
-            pieces.push(Piece { range: part, host: HostRef { device: &*self.storage, offset: host.start } });
+            let as_is = HostRef { device: &*self.storage, offset: host.start };
+            pieces.push(Piece { range: part, host: (!self.is_encrypted()).then_some(as_is) });
             for step in 0..run.clusters.count {
                 let entry = L2Entry::normal(&geo, host.start + (step << geo.cluster_bits));
                 pending.entries.push(NewEntry { cluster: cluster + step, entry });
@@ -88,7 +102,7 @@ impl Qcow2 {
 
 impl CompressedClusters for Qcow2 {
     fn codec(&self) -> Codec {
-        codec_of(self.compression_type).unwrap_or(Codec::Deflate)
+        codec_of(self.meta.compression_type()).unwrap_or(Codec::Deflate)
     }
 
     fn cluster_len(&self) -> u64 {
@@ -104,9 +118,14 @@ impl CompressedClusters for Qcow2 {
         if self.data_file.is_some() {
             return Err(Error::unsupported("Operation not supported"));
         }
+        if self.is_encrypted() {
+            // They would stand there in the clear.
+            return Err(Error::unsupported("Compression and encryption not supported at the same time"));
+        }
         if !geo.is_aligned(offset) || payload_len == 0 || payload_len >= geo.cluster_size() {
             return Err(Error::invalid("a compressed payload belongs to a whole cluster and is shorter"));
         }
+        let _shared = self.change_gate.read();
         let recorded = self.before_write(ByteRange::new(offset, geo.cluster_size()))?;
         let cluster = offset >> geo.cluster_bits;
         let claim = self.meta.inflight.claim(cluster..cluster + 1);
@@ -123,7 +142,7 @@ impl CompressedClusters for Qcow2 {
         self.wrote_compressed();
         let piece = Piece {
             range: ByteRange::new(0, payload_len),
-            host: HostRef { device: &*self.storage, offset: host },
+            host: Some(HostRef { device: &*self.storage, offset: host }),
         };
         Ok(Reservation::new(vec![piece], pending))
     }

@@ -5,6 +5,7 @@
 
 use diskimg_core::{ByteRange, Error, ErrorKind, Prealloc, Result, errno, to_usize};
 
+use crate::crypt::Place;
 use crate::entry::{ClusterKind, L2Entry};
 use crate::features;
 use crate::header::SECTOR;
@@ -18,6 +19,7 @@ const STEP: u64 = 8192;
 impl Qcow2 {
     /// Changes the disk's size to `len` bytes.
     pub(crate) fn resize(&self, len: u64, prealloc: Prealloc) -> Result<()> {
+        let _alone = self.exclusive();
         let old = self.disk_len();
         self.check_resize(len, prealloc)?;
         self.before_change()?;
@@ -25,8 +27,8 @@ impl Qcow2 {
             self.begin_resizing_bitmaps()?;
         }
         let geo = self.meta.geo;
-        let all = 0..(old.max(len).div_ceil(geo.cluster_size())).max(1);
-        let _claim = self.meta.inflight.claim(all);
+        // What stands behind the disk must not become part of it.
+        self.drop_vm_state()?;
         if len < old {
             return self.shrink(old, len);
         }
@@ -50,7 +52,7 @@ impl Qcow2 {
         if !len.is_multiple_of(SECTOR) {
             return Err(Error::invalid("The new size must be a multiple of 512"));
         }
-        if self.version == 2 && self.has_snapshots() {
+        if self.meta.version() == 2 && self.has_snapshots() {
             return Err(Error::unsupported("Can't resize a v2 image which has snapshots"));
         }
         self.check_bitmaps_for(len)?;
@@ -73,7 +75,8 @@ impl Qcow2 {
         let within = geo.in_cluster(old);
         match entry.kind(geo, self.data_file.is_some()) {
             ClusterKind::Normal if entry.is_copied() => {
-                self.zero_host(ByteRange::new(entry.offset() + within, geo.cluster_size() - within))
+                let place = Place { guest: old, host: entry.offset() + within };
+                self.zero_data(place, geo.cluster_size() - within)
             }
             ClusterKind::Normal | ClusterKind::Compressed => {
                 let tail = ByteRange::new(old, geo.cluster_size() - within);

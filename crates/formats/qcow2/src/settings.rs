@@ -201,7 +201,17 @@ pub(crate) const CRYPT_FORMATS: [&str; 3] = ["none", "aes", "luks"];
 
 fn check_encryption(options: &RuntimeOptions, header: &Header) -> Result<()> {
     header.check_crypt_method()?;
-    let Some(given) = options.get("encrypt.format").map(text_of) else { return Ok(()) };
+    let unknown = |(name, _): &(&str, &RuntimeValue)| {
+        name.strip_prefix("encrypt.").is_some_and(|name| !["format", "key-secret"].contains(&name))
+    };
+    let check_names = || match options.iter().find(unknown).filter(|_| header.crypt_method != 0) {
+        Some((name, _)) => {
+            let name = name.trim_start_matches("encrypt.");
+            Err(Error::invalid(format!("Parameter '{name}' is unexpected")))
+        }
+        None => Ok(()),
+    };
+    let Some(given) = options.get("encrypt.format").map(text_of) else { return check_names() };
     match CRYPT_FORMATS.get(to_usize(header.crypt_method.into())) {
         Some(stored) if header.crypt_method != 0 && given != *stored => Err(Error::invalid(format!(
             "Header reported '{stored}' encryption format but options specify '{given}'"
@@ -209,7 +219,7 @@ fn check_encryption(options: &RuntimeOptions, header: &Header) -> Result<()> {
         _ if header.crypt_method == 0 => Err(Error::invalid(format!(
             "No encryption in image header, but options specified format '{given}'"
         ))),
-        _ => Ok(()),
+        _ => check_names(),
     }
 }
 

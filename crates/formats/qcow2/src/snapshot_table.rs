@@ -11,9 +11,9 @@ use crate::header::{Header, SNAPSHOT_HEAD_LEN};
 use crate::limits::{MAX_SNAPSHOT_EXTRA, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS};
 
 /// Entries start at multiples of it, in bytes.
-const ENTRY_ALIGN: u64 = 8;
+pub(crate) const ENTRY_ALIGN: u64 = 8;
 /// Extra data that is understood, in bytes: VM state size, disk size, instruction count.
-const KNOWN_EXTRA: u32 = 24;
+pub(crate) const KNOWN_EXTRA: u32 = 24;
 /// Extra data that version 3 demands, in bytes.
 pub(crate) const V3_EXTRA: u32 = 16;
 /// Bytes of an identifier that are shown.
@@ -21,7 +21,7 @@ const SHOWN_ID: usize = 127;
 /// Bytes of a name that are shown.
 const SHOWN_NAME: usize = 255;
 /// Stands for "not recorded".
-const NO_ICOUNT: u64 = u64::MAX;
+pub(crate) const NO_ICOUNT: u64 = u64::MAX;
 
 /// A snapshot as the table has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,8 +92,10 @@ pub(crate) struct SnapshotTable {
     pub len: u64,
     /// Entries whose extra data was cut, with its length; only when read leniently.
     pub cut_extra: Vec<(usize, u32)>,
-    /// Snapshots that were dropped at the end; only when read leniently.
+    /// Snapshots that were dropped because there are too many; only when read leniently.
     pub overhanging: u32,
+    /// Snapshots that were dropped because the table is too long; only when read leniently.
+    pub too_long: u32,
 }
 
 /// Reads the table as opening does.
@@ -108,10 +110,6 @@ pub(crate) fn read(storage: &dyn BlockDevice, header: &Header) -> Result<Snapsho
 ///
 /// # Errors
 /// The storage's.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "for the repair of a snapshot table, which is not written yet")
-)]
 pub(crate) fn read_leniently(storage: &dyn BlockDevice, header: &Header) -> Result<SnapshotTable> {
     read_table(storage, header, true)
 }
@@ -123,15 +121,15 @@ fn read_table(storage: &dyn BlockDevice, header: &Header, lenient: bool) -> Resu
     let mut reader = TableCursor::new(storage, header.snapshots_offset);
     for index in 0..count {
         let (snapshot, stored_extra) = read_entry(&mut reader, header, lenient, index)?;
+        if stored_extra > MAX_SNAPSHOT_EXTRA {
+            table.cut_extra.push((to_usize(index.into()), stored_extra));
+        }
         if reader.position() > MAX_SNAPSHOT_TABLE_BYTES {
             if lenient {
-                table.overhanging = header.snapshot_count - index;
+                table.too_long = count - index;
                 break;
             }
             return Err(too_big(header.snapshot_count - index));
-        }
-        if stored_extra > MAX_SNAPSHOT_EXTRA {
-            table.cut_extra.push((to_usize(index.into()), stored_extra));
         }
         table.len = reader.position();
         table.snapshots.push(snapshot);

@@ -6,7 +6,9 @@
 
 use diskimg_core::{BlockDevice as _, ByteRange, Result, ZeroMode, len_u64, to_usize};
 
+use crate::crypt::Place;
 use crate::entry::{COPIED, ClusterKind, L2Entry};
+use crate::geometry::Geometry;
 use crate::image::Qcow2;
 use crate::map::RunKind;
 use crate::meta::{Clusters, NewEntry};
@@ -27,6 +29,13 @@ struct Target {
     fresh: bool,
 }
 
+impl Target {
+    /// Where guest byte `at` of its cluster goes.
+    fn place(&self, geo: &Geometry, at: u64) -> Place {
+        Place { guest: at, host: self.host + geo.in_cluster(at) }
+    }
+}
+
 /// Host clusters that are given back unless their entries were published.
 struct Unpublished<'a> {
     image: &'a Qcow2,
@@ -44,8 +53,13 @@ impl Drop for Unpublished<'_> {
 impl Qcow2 {
     /// Writes `buf` at guest byte `offset`.
     pub(crate) fn write_guest(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let _recorded = self.before_write(ByteRange::new(offset, len_u64(buf)))?;
+        self.write_bytes(offset, buf)
+    }
+
+    /// The same without what a change of the disk asks for: also for what is not part of it.
+    pub(crate) fn write_bytes(&self, offset: u64, buf: &[u8]) -> Result<()> {
         let range = ByteRange::new(offset, len_u64(buf));
-        let _recorded = self.before_write(range)?;
         let mut at = range.start;
         while at < range.end() {
             let rest = ByteRange::from_bounds(at, range.end());
@@ -63,16 +77,9 @@ impl Qcow2 {
         let _running = self.meta.epochs.enter();
         let run = self.run_at(range)?;
         let RunKind::Data { host, copied: true } = run.kind else { return Ok(0) };
-        self.write_host(host, buf.get(..to_usize(run.len)).unwrap_or(buf))?;
+        let place = Place { guest: range.start, host };
+        self.write_data(place, buf.get(..to_usize(run.len)).unwrap_or(buf))?;
         Ok(run.len)
-    }
-
-    /// Writes to the device that holds guest data, unless that would hit metadata.
-    pub(crate) fn write_host(&self, host: u64, bytes: &[u8]) -> Result<()> {
-        if self.data_file.is_none() {
-            self.meta.check_overlap(ByteRange::new(host, len_u64(bytes)))?;
-        }
-        self.data_device().write_at(host, bytes)
     }
 
     /// Writes the first bytes of `range`, giving them clusters; how many.
@@ -197,7 +204,7 @@ impl Qcow2 {
             let guest = geo.cluster_run(first.cluster, count as u64).intersect(range);
             let from = to_usize(guest.start - range.start);
             let bytes = buf.get(from..from + to_usize(guest.len)).unwrap_or_default();
-            self.write_host(first.host + geo.in_cluster(guest.start), bytes)?;
+            self.write_data(first.place(geo, guest.start), bytes)?;
             rest = rest.get(count..).unwrap_or_default();
         }
         targets.last().map_or(Ok(()), |last| self.extend_to_end(last))
@@ -219,14 +226,16 @@ impl Qcow2 {
             return Ok(());
         }
         let mut bytes = vec![0; to_usize(part.len)];
-        let inside = part.intersect(ByteRange::new(0, self.disk_len()));
+        // What stands behind the disk is not to be seen, unless it is the state area that is written to.
+        let disk = ByteRange::new(0, self.disk_len());
+        let inside = if part.start < self.state_start() { part.intersect(disk) } else { part };
         if let Some(inside) = bytes.get_mut(..to_usize(inside.len)) {
             self.read_guest(part.start, inside)?;
         }
-        if target.fresh && diskimg_core::is_zero(&bytes) {
+        if target.fresh && !self.is_encrypted() && diskimg_core::is_zero(&bytes) {
             return Ok(());
         }
-        self.write_host(target.host + geo.in_cluster(part.start), &bytes)
+        self.write_data(target.place(geo, part.start), &bytes)
     }
 
     /// Brings the data of other subclusters along when a cluster moves.
@@ -267,15 +276,6 @@ impl Qcow2 {
     pub(crate) fn extend_file(&self, end: u64) -> Result<()> {
         let device = diskimg_core::Device::new(self.storage.clone());
         device.write_zeroes(ByteRange::new(end - 1, 1), ZeroMode::MayUnmap)
-    }
-
-    /// Zeros on the host, for clusters that become visible without being written throughout.
-    pub(crate) fn zero_host(&self, range: ByteRange) -> Result<()> {
-        if range.is_empty() {
-            return Ok(());
-        }
-        let device = diskimg_core::Device::new(self.data_device().clone());
-        device.write_zeroes(range, ZeroMode::KeepAllocated)
     }
 }
 

@@ -14,7 +14,7 @@ impl Qcow2 {
     /// Makes guest range `range` read as zeros.
     pub(crate) fn zero_guest(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
         let _recorded = self.before_write(range)?;
-        if self.version == 2 && self.has_backing() {
+        if self.meta.version() == 2 && self.has_backing() {
             return Err(Error::unsupported("a version 2 image can't hide its backing file with zeros"));
         }
         let geo = self.meta.geo;
@@ -66,10 +66,10 @@ impl Qcow2 {
         let _claim = self.meta.inflight.claim(clusters.clone());
         self.zero_raw_data_file(range)?;
         let (geo, data_file) = (self.meta.geo, self.data_file.is_some());
-        let make_tables = self.version > 2;
+        let make_tables = self.meta.version() > 2;
         let result = self.meta.update_entries(clusters, make_tables, |old| {
             let kind = old.kind(&geo, data_file);
-            if self.version == 2 {
+            if self.meta.version() == 2 {
                 return (kind != ClusterKind::Unallocated).then(L2Entry::default);
             }
             let keep = !unmap && matches!(kind, ClusterKind::Normal | ClusterKind::ZeroAllocated);
@@ -127,7 +127,7 @@ impl Qcow2 {
     /// Forgets the contents of the whole clusters in `range`: they read as zeros afterwards.
     pub(crate) fn discard_guest(&self, range: ByteRange) -> Result<()> {
         let _recorded = self.before_write(range)?;
-        if self.version == 2 && self.has_backing() {
+        if self.meta.version() == 2 && self.has_backing() {
             return Err(Error::unsupported("a version 2 image can't hide its backing file with zeros"));
         }
         let geo = self.meta.geo;
@@ -135,7 +135,7 @@ impl Qcow2 {
         if whole.is_empty() {
             return Ok(());
         }
-        if self.settings.discard_no_unref && self.version > 2 {
+        if self.settings.discard_no_unref && self.meta.version() > 2 {
             return self.zero_clusters(whole, false);
         }
         let clusters = self.cluster_indices(whole);
@@ -145,7 +145,7 @@ impl Qcow2 {
         let result = self.meta.update_entries(clusters, hides, |old| match old.kind(&geo, data_file) {
             ClusterKind::ZeroPlain => None,
             ClusterKind::Unallocated if old.bitmap == 0 && !hides => None,
-            _ if self.version == 2 => Some(L2Entry::default()),
+            _ if self.meta.version() == 2 => Some(L2Entry::default()),
             _ => Some(L2Entry::zero_plain(&geo)),
         });
         self.decompression.forget();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use diskimg_core::driver::{CreateContext, Measure, MeasureInput, OpenMode};
 use diskimg_core::opener::NoReferences;
 use diskimg_core::options::ParsedOptions;
-use diskimg_core::{BlockDevice, Error, Image, MemDevice};
+use diskimg_core::{BlockDevice, Error, Image, MemDevice, Secret, Secrets};
 use diskimg_qcow2::DRIVER;
 use diskimg_testkit::{MemOpener, Oracle, Rng, open_image, suite};
 
@@ -20,7 +20,7 @@ const SIZES: [u64; 10] =
     [0, 1, 512, (1 << 20) + 1, 513 << 20, 1 << 30, (10 << 30) + 512, 1 << 40, 10 << 40, 1 << 50];
 
 /// Options that change the header, or the layout.
-const VARIANTS: [&str; 14] = [
+const VARIANTS: [&str; 16] = [
     "",
     "compat=0.10",
     "compat=v2",
@@ -35,10 +35,13 @@ const VARIANTS: [&str; 14] = [
     "backing_file=base,backing_fmt=raw",
     "compat=v2,backing_file=base,backing_fmt=raw",
     "extended_l2=on,compression_type=zstd,lazy_refcounts=on,refcount_bits=8",
+    "encrypt.format=aes,encrypt.key-secret=s",
+    "compat=v2,encryption=on,encrypt.key-secret=s",
 ];
 
 /// Options with data beside the header, each for these sizes.
-const DATA_FILES: [&str; 6] = [
+const DATA_FILES: [&str; 7] = [
+    "data_file=data,data_file_raw=on,encrypt.format=aes,encrypt.key-secret=s",
     "data_file=data",
     "data_file=file:data",
     "data_file=data,data_file_raw=on",
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
                 "refcount_bits=1",
                 "compat=v2",
                 "extended_l2=on,backing_file=b,backing_fmt=raw",
+                "encrypt.format=aes,encrypt.key-secret=s",
             ] {
                 same_bytes(oracle, &format!("preallocation={mode},{more}"), 3 << 20);
             }
@@ -135,6 +139,10 @@ fn ours(options: &str, size: u64) -> Result<(Vec<u8>, Vec<u8>), Error> {
 /// Image and data file as the oracle makes them; its complaint if it does not.
 fn theirs(oracle: &Oracle, folder: &Path, options: &str, size: u64) -> Result<(Vec<u8>, Vec<u8>), String> {
     let mut args = vec!["create", "-q", "-u", "-f", "qcow2"];
+    // A secret is its own name, as for ours.
+    if options.contains("key-secret=") {
+        args.extend(["--object", "secret,id=s,data=s"]);
+    }
     if !options.is_empty() {
         args.extend(["-o", options]);
     }
@@ -202,6 +210,20 @@ fn refusals(oracle: &Oracle) {
         "encrypt.format=foo",
         "encrypt.key-secret=x",
         "encryption=on,encrypt.format=luks",
+        "encrypt.format=aes,encrypt.cipher-alg=aes-128",
+        "encrypt.format=aes,encrypt.iter-time=5",
+        "encrypt.format=aes,encrypt.hash-alg=sha1,encrypt.cipher-mode=foo",
+        "encrypt.format=foo,compat=0.9",
+        "encrypt.format=luks,cluster_size=3",
+        "encrypt.format=luks,encrypt.cipher-alg=foo,cluster_size=3",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=des",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=des,cluster_size=3",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=cast5-128",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-mode=foo",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.ivgen-alg=foo,encrypt.hash-alg=foo",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha1",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.hash-alg=foo",
+        "preallocation=foo,encrypt.format=luks,encrypt.cipher-alg=foo",
         &long,
         &crowded,
     ];
@@ -220,8 +242,15 @@ fn refusals(oracle: &Oracle) {
 
 fn measure(options: &str, size: Option<u64>, source: Option<&dyn Image>) -> Result<Measure, Error> {
     let options = parsed(options, size)?;
+    let mut secrets = Secrets::default();
+    assert!(secrets.add("s", Secret::new(b"s".to_vec())));
     let device = source.map(|image| image as &dyn BlockDevice);
-    (DRIVER.measure.unwrap())(&MeasureInput { options: &options, source: device, source_image: source })
+    (DRIVER.measure.unwrap())(&MeasureInput {
+        options: &options,
+        source: device,
+        source_image: source,
+        secrets: &secrets,
+    })
 }
 
 fn printed(measured: &Measure) -> String {
@@ -240,7 +269,7 @@ fn same_measure(oracle: &Oracle, folder: &Path, options: &str, size: Option<u64>
     });
     let len = image.as_ref().map(|image| image.len());
     let ours = measure(options, size.or(len), image.as_deref());
-    let mut args = vec!["measure", "-O", "qcow2"];
+    let mut args = vec!["measure", "-O", "qcow2", "--object", "secret,id=s,data=s"];
     if !options.is_empty() {
         args.extend(["-o", options]);
     }
@@ -286,6 +315,15 @@ fn measured_sizes(oracle: &Oracle) {
         "preallocation=full",
         "encrypt.format=luks",
         "encrypt.format=aes",
+        "encrypt.format=foo",
+        "encryption=on",
+        "encrypt.format=luks,encrypt.key-secret=none",
+        "encrypt.format=luks,encrypt.key-secret=s",
+        "encrypt.format=luks,encrypt.key-secret=s,cluster_size=512,encrypt.cipher-alg=aes-128",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=serpent-256,encrypt.cipher-mode=cbc",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=foo",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=des",
+        "encrypt.format=luks,encrypt.key-secret=s,cluster_size=2M,preallocation=full",
         "data_file=x,data_file_raw=on",
         "backing_file=x",
     ];

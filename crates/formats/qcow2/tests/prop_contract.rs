@@ -21,6 +21,15 @@ const LARGE: ContractSetup =
 /// Room for a few clusters of 16 KiB.
 const MIDDLE: ContractSetup = ContractSetup { size: 256 << 10, sequences: 3, crash_samples: 150, ..SMALL };
 
+/// As little key material and work to get at it as there can be.
+const LUKS: [&str; 5] = [
+    "encrypt.format=luks",
+    "encrypt.key-secret=s",
+    "encrypt.iter-time=0",
+    "encrypt.cipher-alg=aes-128",
+    "encrypt.cipher-mode=cbc",
+];
+
 macro_rules! contracts {
     ($($name:ident: $setup:expr;)*) => {$(
         #[test]
@@ -70,6 +79,28 @@ contracts! {
     };
     data_file_subclusters: ContractSetup {
         options: &["cluster_size=16k", "extended_l2=on", "data_file=data"], ..MIDDLE
+    };
+    aes: ContractSetup { options: &["encrypt.format=aes", "encrypt.key-secret=s"], ..LARGE };
+    aes_small_clusters: ContractSetup {
+        options: &["cluster_size=512", "encrypt.format=aes", "encrypt.key-secret=s"], ..SMALL
+    };
+    aes_version_2: ContractSetup {
+        options: &["cluster_size=1k", "compat=0.10", "encryption=on", "encrypt.key-secret=s"], ..SMALL
+    };
+    aes_subclusters: ContractSetup {
+        options: &["cluster_size=16k", "extended_l2=on", "encrypt.format=aes", "encrypt.key-secret=s"], ..MIDDLE
+    };
+    aes_data_file: ContractSetup {
+        options: &["cluster_size=4k", "data_file=data", "encrypt.format=aes", "encrypt.key-secret=s"], ..SMALL
+    };
+    luks: ContractSetup { options: &LUKS, operations: 60, sequences: 1, crash_samples: 20, flips: 10, ..LARGE };
+    luks_small_clusters: ContractSetup {
+        options: &["cluster_size=2k", LUKS[0], LUKS[1], LUKS[2], LUKS[3], LUKS[4]],
+        operations: 60, sequences: 1, crash_samples: 20, header_len: 16, flips: 10, ..SMALL
+    };
+    luks_subclusters: ContractSetup {
+        options: &["extended_l2=on", LUKS[0], LUKS[1], LUKS[2], LUKS[3], LUKS[4]],
+        operations: 60, sequences: 1, crash_samples: 20, flips: 10, ..LARGE
     };
     // A table of 64 entries covers 32 KiB: the disk has 32 of them, and their refcounts several blocks.
     many_tables: ContractSetup {

@@ -40,7 +40,50 @@ const GEOMETRIES: &[(&[&str], u64)] = &[
     (&["cluster_size=4k", "data_file=data"], 1 << 20),
     (&["cluster_size=16k", "extended_l2=on", "data_file=data"], 500 << 10),
     (&["cluster_size=4k", "data_file=data", "data_file_raw=on"], 1 << 20),
+    (&["encryption=on", KEY], 2 << 20),
+    (&["cluster_size=512", "compat=0.10", "encrypt.format=aes", KEY], 200 << 10),
+    (&["cluster_size=16k", "extended_l2=on", "encrypt.format=aes", KEY], 500 << 10),
+    (&["cluster_size=4k", "data_file=data", "encrypt.format=aes", KEY], 1 << 20),
+    (&["encrypt.format=luks", KEY, FAST], 2 << 20),
+    (&["cluster_size=512", "encrypt.format=luks", KEY, FAST, "encrypt.cipher-alg=aes-128"], 200 << 10),
+    (&["compat=0.10", "encrypt.format=luks", KEY, FAST, "encrypt.cipher-mode=cbc"], 1 << 20),
+    (&["cluster_size=16k", "extended_l2=on", "encrypt.format=luks", KEY, FAST], 500 << 10),
+    (&["cluster_size=4k", "data_file=data", "encrypt.format=luks", KEY, FAST], 1 << 20),
+    (
+        &[
+            "cluster_size=4k",
+            "encrypt.format=luks",
+            KEY,
+            FAST,
+            "encrypt.cipher-alg=serpent-256",
+            "encrypt.cipher-mode=cbc",
+            "encrypt.ivgen-alg=essiv",
+        ],
+        1 << 20,
+    ),
+    (
+        &[
+            "cluster_size=2M",
+            "encrypt.format=luks",
+            KEY,
+            FAST,
+            "encrypt.cipher-alg=twofish-128",
+            "encrypt.hash-alg=sha512",
+            "encrypt.ivgen-alg=plain",
+        ],
+        7 << 20,
+    ),
+    (&["encrypt.format=luks", KEY, FAST, "encrypt.cipher-alg=cast5-128", "encrypt.cipher-mode=cbc"], 1 << 20),
 ];
+
+/// A secret is its own name.
+const KEY: &str = "encrypt.key-secret=s";
+/// Keys are derived in no time.
+const FAST: &str = "encrypt.iter-time=0";
+/// How the oracle is told that secret.
+const SECRET: [&str; 2] = ["--object", "secret,id=s,data=s"];
+/// How it opens an encrypted image.
+const ENCRYPTED: &str = "driver=qcow2,encrypt.key-secret=s,file.filename=image";
 
 /// Sequences for each geometry; `DISKIMG_PROP_ROUNDS` asks for more.
 fn rounds() -> u64 {
@@ -95,11 +138,32 @@ fn ours_judged_by_theirs(oracle: &Oracle, options: &'static [&'static str], size
 fn judge(oracle: &Oracle, subject: &FormatSubject, disks: &[Vec<u8>], contents: &[u8]) {
     let folder = tempfile::tempdir().unwrap();
     crash::put_files(subject, folder.path(), disks);
-    let verdict = oracle.check(folder.path(), "qcow2", "image");
-    assert_eq!(verdict, CheckVerdict::Clean, "{}", subject.name());
     std::fs::write(folder.path().join("raw"), contents).unwrap();
-    let compared = oracle.compare_raw(folder.path(), "qcow2", "image", "raw");
-    assert_eq!(compared, Ok(()), "{}", subject.name());
+    if subject.runtime_options().is_empty() {
+        let verdict = oracle.check(folder.path(), "qcow2", "image");
+        assert_eq!(verdict, CheckVerdict::Clean, "{}", subject.name());
+        let compared = oracle.compare_raw(folder.path(), "qcow2", "image", "raw");
+        assert_eq!(compared, Ok(()), "{}", subject.name());
+        return;
+    }
+    oracle.must(folder.path(), &[&["check"], &SECRET[..], &["--image-opts", ENCRYPTED]].concat());
+    let raw = "driver=raw,file.filename=raw";
+    let compare = ["compare", "--image-opts", ENCRYPTED, raw];
+    oracle.must(folder.path(), &[&compare[..1], &SECRET, &compare[1..]].concat());
+}
+
+/// Runs `qemu-io` commands on the image.
+fn run_theirs(oracle: &Oracle, subject: &FormatSubject, folder: &Path, commands: &[&str]) {
+    if subject.runtime_options().is_empty() {
+        return oracle.qemu_io(folder, "qcow2", "image", commands);
+    }
+    let mut command = std::process::Command::new(&oracle.io);
+    command.current_dir(folder).args(SECRET).args(["--image-opts", ENCRYPTED]);
+    for one in commands {
+        command.args(["-c", one]);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{commands:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// `qemu-io` commands within a disk of `size` bytes.
@@ -125,19 +189,32 @@ fn theirs_continued_by_us(oracle: &Oracle, options: &'static [&'static str], siz
     let folder = tempfile::tempdir().unwrap();
     let list = options.join(",");
     let length = size.to_string();
+    let encrypted = !subject.runtime_options().is_empty();
     let mut args = vec!["create", "-q", "-f", "qcow2"];
+    if encrypted {
+        args.extend(SECRET);
+    }
     if !list.is_empty() {
         args.extend(["-o", &list]);
     }
     args.extend(["image", &length]);
     oracle.must(folder.path(), &args);
     let mut rng = Rng::new(seed);
-    if subject.disks().len() == 1 && !list.contains("preallocation") {
+    if encrypted && size >= 1 << 20 && !list.contains("data_file") && !list.contains("cluster_size") {
+        // Compressed clusters stand in the clear, also where the rest is encrypted.
+        run_theirs(oracle, &subject, folder.path(), &["write -c -P 9 128k 64k", "write -c -P 8 512k 64k"]);
+    } else if !encrypted && subject.disks().len() == 1 && !list.contains("preallocation") {
         compress_some(oracle, folder.path(), &mut rng, size, &list);
     }
     let commands = their_commands(&mut rng, size, 65536.min(size));
-    oracle.qemu_io(folder.path(), "qcow2", "image", &commands.iter().map(String::as_str).collect::<Vec<_>>());
-    oracle.must(folder.path(), &["convert", "-f", "qcow2", "-O", "raw", "image", "raw"]);
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    run_theirs(oracle, &subject, folder.path(), &commands);
+    if encrypted {
+        let convert = ["convert", "--image-opts", "-O", "raw", ENCRYPTED, "raw"];
+        oracle.must(folder.path(), &[&convert[..1], &SECRET, &convert[1..]].concat());
+    } else {
+        oracle.must(folder.path(), &["convert", "-f", "qcow2", "-O", "raw", "image", "raw"]);
+    }
     let contents = std::fs::read(folder.path().join("raw")).unwrap();
     assert_eq!(contents.len(), to_usize(size));
     let read = |name: &&str| Arc::new(MemDevice::from(std::fs::read(folder.path().join(name)).unwrap()));

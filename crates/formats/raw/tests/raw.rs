@@ -220,11 +220,22 @@ fn an_image_measures_as_much_as_it_is_long() {
     let measure = DRIVER.measure.unwrap();
     let mut options = ParsedOptions::new(&[DRIVER.options]);
     options.set_number("size", 1000);
-    let measured = measure(&MeasureInput { options: &options, source: None, source_image: None }).unwrap();
+    let measured = measure(&MeasureInput {
+        options: &options,
+        source: None,
+        source_image: None,
+        secrets: &diskimg_core::Secrets::default(),
+    })
+    .unwrap();
     assert_eq!((measured.required, measured.fully_allocated, measured.bitmaps), (1024, 1024, None));
     let source = MemDevice::new(5000);
-    let measured =
-        measure(&MeasureInput { options: &options, source: Some(&source), source_image: None }).unwrap();
+    let measured = measure(&MeasureInput {
+        options: &options,
+        source: Some(&source),
+        source_image: None,
+        secrets: &diskimg_core::Secrets::default(),
+    })
+    .unwrap();
     assert_eq!(measured.required, 5120);
 }
 

@@ -11,7 +11,7 @@ use crate::capped::CappedDevice;
 use crate::ops::{Op, OpMix, pattern};
 use crate::rng::Rng;
 use crate::session::{Session, checked};
-use crate::subject::{FormatSubject, MemOpener, Subject, open_image};
+use crate::subject::{FormatSubject, MemOpener, Subject, open_image_with};
 use crate::suite::panic_text;
 
 /// One image may take so long, on a busy machine and without optimisation.
@@ -94,7 +94,8 @@ fn use_all(subject: &FormatSubject, disks: &[Vec<u8>], mode: OpenMode) -> bool {
         .collect();
     let opener =
         MemOpener::new(subject.disks().into_iter().map(str::to_owned).zip(shared.iter().cloned()).skip(1));
-    let Ok(image) = open_image(subject.driver, Arc::clone(&shared[0]), mode, &opener) else { return false };
+    let (storage, options) = (Arc::clone(&shared[0]), subject.runtime_options());
+    let Ok(image) = open_image_with(subject.driver, storage, mode, &opener, options) else { return false };
     let _ = image.info();
     let _ = (image.backing(), image.children(), image.allocated_len());
     if mode.describe_only {

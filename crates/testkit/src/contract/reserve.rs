@@ -85,7 +85,9 @@ fn two_at_once(subject: &FormatSubject, session: &mut Session<'_>, whole: ByteRa
     let device = session.opened().device.clone();
     let part = |number: u64| ByteRange::new(number * unit, unit);
     let reserve = |number: u64| must(subject, "reserve", device.reserve(part(number)));
-    if let (Some(a), Some(b), Some(c)) = (reserve(0), reserve(1), reserve(2)) {
+    // A format that gives nothing back when it discards has no places to give any more.
+    let (Some(a), Some(b), Some(c)) = (reserve(0), reserve(1), reserve(2)) else { return };
+    {
         for (number, reservation) in [(2, &c), (0, &a), (1, &b)] {
             let bytes = pattern(30 + number, number * unit, unit);
             assert_eq!(len_u64(&bytes), unit);

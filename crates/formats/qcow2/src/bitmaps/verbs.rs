@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use diskimg_core::{
     BitmapInfo, Bitmaps, BlockDevice as _, DirtyBitmap, Error, NewBitmap, Result, inconsistent_bitmap,
-    read_only_error, unknown_bitmap,
+    unknown_bitmap,
 };
 
 use super::Held;
@@ -27,10 +27,6 @@ fn find(list: &[Held], name: &str) -> Result<usize> {
 }
 
 impl Qcow2 {
-    fn check_writable(&self) -> Result<()> {
-        if self.is_read_only() { Err(read_only_error()) } else { self.meta.check_usable() }
-    }
-
     /// The bits of a bitmap that can be used.
     fn bits_of(&self, held: &Held) -> Result<DirtyBitmap> {
         match &held.bits {
@@ -72,14 +68,13 @@ impl Qcow2 {
             return Err(Error::invalid(format!("Bitmap already exists: {}", new.name)));
         }
         self.check_storable(list, new, bits).map_err(|error| {
-            error.context(format!("Can't make bitmap '{}' persistent in '{}'", new.name, crate::DRIVER.name))
+            let file = self.describe().filename;
+            error.context(format!("Can't make bitmap '{}' persistent in '{file}'", new.name))
         })
     }
 
     fn check_storable(&self, list: &[Held], new: &NewBitmap, mut bits: DirtyBitmap) -> Result<DirtyBitmap> {
-        if !self.meta.header().is_v3() {
-            return Err(Error::unsupported("Cannot store dirty bitmaps in qcow2 v2 files"));
-        }
+        self.can_add_bitmaps()?;
         if new.name.len() > usize::from(MAX_BITMAP_NAME) {
             let text = format!("Name length exceeds maximum ({MAX_BITMAP_NAME} characters)");
             return Err(Error::invalid(text));
@@ -109,6 +104,13 @@ impl Bitmaps for Qcow2 {
             inconsistent: held.is_inconsistent(),
         };
         self.bitmaps.list.read().iter().map(info).collect()
+    }
+
+    fn can_add_bitmaps(&self) -> Result<()> {
+        if self.meta.header().is_v3() {
+            return Ok(());
+        }
+        Err(Error::unsupported("Cannot store dirty bitmaps in qcow2 v2 files"))
     }
 
     fn add_bitmap(&self, new: &NewBitmap) -> Result<()> {

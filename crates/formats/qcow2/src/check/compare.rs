@@ -15,6 +15,9 @@ use crate::entry::REFTABLE_RESERVED;
 /// Unreadable refcounts that are reported one by one; the rest is only counted.
 const MAX_UNREADABLE: u64 = 1 << 20;
 
+/// A file is made longer by no more than so many bytes.
+const REACH: u64 = 256 << 20;
+
 /// What is corrected while refcounts are compared.
 pub(super) enum Fixing<'a> {
     /// Nothing.
@@ -41,6 +44,8 @@ impl<'a> Fixing<'a> {
 pub(super) struct Refblocks {
     /// They can't be corrected one by one.
     pub must_rebuild: bool,
+    /// Clusters that the file must have to hold those of them that are not far behind its end.
+    pub reach: u64,
 }
 
 /// How a comparison ended.
@@ -52,8 +57,8 @@ pub(super) struct Compared {
     pub changed_use: bool,
 }
 
-/// Counts the refcount blocks and reports those that can't be right. With `repair` a rebuild leaves out those that are
-/// not in the file.
+/// Counts the refcount blocks and reports those that can't be right. With `repair` those behind the end of the file
+/// are to come into it, if they are not far, and else to be left out.
 pub(super) fn refblocks(
     layout: &Layout,
     reftable: &[u64],
@@ -84,6 +89,9 @@ pub(super) fn refblocks(
             if repair {
                 reporter.fix(&finding);
                 told.must_rebuild = true;
+                if cluster - layout.clusters < REACH >> layout.geo.cluster_bits {
+                    told.reach = told.reach.max(cluster + 1);
+                }
             } else {
                 reporter.find(&finding);
             }

@@ -1,10 +1,12 @@
 //! What a check can find, as types, with the wording that users of the format know.
 //!
-//! A repair is to act on these values; printing them is all that a plain check does.
+//! A repair acts on these values; printing them is all that a plain check does.
 
 use std::fmt;
 
 use diskimg_core::strerror;
+
+use crate::limits::MAX_SNAPSHOT_EXTRA;
 
 /// How a finding is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,12 @@ pub(crate) enum Class {
 pub(crate) enum Finding {
     /// Extra data that version 3 demands is missing.
     IncompleteSnapshot { index: usize },
+    /// More snapshots than there may be.
+    OverhangingSnapshots { count: u32 },
+    /// Snapshots behind the longest table there may be.
+    SnapshotsTooLong { count: u32 },
+    /// A snapshot with more extra data than there may be.
+    SnapshotExtra { index: usize, len: u32 },
     /// Something is said to be a cluster or more behind the end of the file.
     RegionBeyondEnd { offset: u64, len: u64 },
     /// More references than a refcount can hold.
@@ -79,6 +87,14 @@ pub(crate) enum Finding {
 }
 
 impl Finding {
+    /// How many it counts for.
+    pub(crate) fn weight(&self) -> u64 {
+        match self {
+            Self::OverhangingSnapshots { count } | Self::SnapshotsTooLong { count } => (*count).into(),
+            _ => 1,
+        }
+    }
+
     /// How it is counted.
     pub(crate) const fn class(&self) -> Class {
         match self {
@@ -94,6 +110,9 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::IncompleteSnapshot { .. }
+            | Self::OverhangingSnapshots { .. }
+            | Self::SnapshotsTooLong { .. }
+            | Self::SnapshotExtra { .. }
             | Self::SnapshotL1Unaligned { .. }
             | Self::SnapshotL1TooLarge { .. }
             | Self::L1Unreadable => self.write_snapshot(f),
@@ -122,6 +141,14 @@ impl Finding {
             Self::IncompleteSnapshot { index } => {
                 write!(f, "ERROR snapshot table entry {index} is incomplete")
             }
+            Self::OverhangingSnapshots { count } => write!(f, "Discarding {count} overhanging snapshots"),
+            Self::SnapshotsTooLong { count } => {
+                write!(f, "Discarding {count} overhanging snapshots (snapshot table is too big)")
+            }
+            Self::SnapshotExtra { index, len } => write!(
+                f,
+                "Discarding too much extra metadata in snapshot table entry {index} ({len} > {MAX_SNAPSHOT_EXTRA})"
+            ),
             Self::L1Unreadable => f.write_str("ERROR: I/O error in check_refcounts_l1"),
             Self::SnapshotL1Unaligned { id, name, offset } => write!(
                 f,

@@ -14,24 +14,47 @@ use crate::features;
 use crate::limits::{MAX_L1_ENTRIES, MAX_SNAPSHOTS};
 use crate::snapshot_table::{self, SnapshotTable, V3_EXTRA};
 
-/// The snapshot table as stored; an open for checking does not insist on it.
-pub(super) fn read_snapshots(input: &CheckInput<'_>, reporter: &mut Reporter<'_>) -> Result<SnapshotTable> {
+/// The snapshot table as stored; an open for checking does not insist on it. To `repair` it is to drop what exceeds a
+/// limit and to complete what lacks something. True: it is to be written anew.
+pub(super) fn read_snapshots(
+    input: &CheckInput<'_>,
+    repair: bool,
+    reporter: &mut Reporter<'_>,
+) -> Result<(SnapshotTable, bool)> {
     let overhanging = input.header.snapshot_count.saturating_sub(MAX_SNAPSHOTS);
-    if overhanging > 0 {
+    if overhanging > 0 && !repair {
         let error = Error::limit("ERROR snapshot table too large").with_errno(errno::EFBIG);
         return Err(error.with_hint(snapshot_table::removal_hint(overhanging)));
     }
     if !input.header.is_snapshot_table_placed() {
         return Err(Error::corrupt("ERROR snapshot table offset invalid").with_errno(errno::EINVAL));
     }
-    let table = snapshot_table::read(input.storage, input.header)
+    let read = if repair { snapshot_table::read_leniently } else { snapshot_table::read };
+    let table = read(input.storage, input.header)
         .map_err(|error| error.context("ERROR failed to read the snapshot table"))?;
+    let before = reporter.report.corruptions_fixed;
+    report_dropped(&table, reporter);
     for (index, snapshot) in table.snapshots.iter().enumerate() {
         if input.header.is_v3() && snapshot.extra_len < V3_EXTRA {
-            reporter.find(&Finding::IncompleteSnapshot { index });
+            let finding = Finding::IncompleteSnapshot { index };
+            if repair { reporter.fix(&finding) } else { reporter.find(&finding) }
         }
     }
-    Ok(table)
+    let changed = reporter.report.corruptions_fixed != before;
+    Ok((table, changed))
+}
+
+/// What a lenient reading left out.
+fn report_dropped(table: &SnapshotTable, reporter: &mut Reporter<'_>) {
+    if table.overhanging > 0 {
+        reporter.fix(&Finding::OverhangingSnapshots { count: table.overhanging });
+    }
+    for (index, len) in &table.cut_extra {
+        reporter.fix(&Finding::SnapshotExtra { index: *index, len: *len });
+    }
+    if table.too_long > 0 {
+        reporter.fix(&Finding::SnapshotsTooLong { count: table.too_long });
+    }
 }
 
 /// What is wrong with a snapshot's L1 table, if anything is.
@@ -93,6 +116,12 @@ impl Places {
             tables,
             bitmap_tables: bitmaps.iter().map(bitmap_table).collect(),
         }
+    }
+
+    /// The active L1 table.
+    pub(super) const fn active_l1(&self) -> Region {
+        let [_, l1] = self.header_and_l1;
+        l1
     }
 
     pub(super) fn regions(&self) -> Vec<Region> {

@@ -7,7 +7,9 @@
 //!
 //! The caller sees to it that nobody else uses the image meanwhile.
 
-use diskimg_core::{BlockDevice, CheckReport, Error, Repair, Result, Task, errno, read_zero_padded};
+use diskimg_core::{
+    BlockDevice, CheckReport, Error, Prealloc, Repair, Result, Task, errno, read_zero_padded,
+};
 
 use super::compare::Fixing;
 use super::counts::Counts;
@@ -71,12 +73,16 @@ pub(crate) fn repair(
 ) -> Result<CheckReport> {
     let mut reporter = Reporter::new(say);
     image.header.forget_what_is_stale(image.storage)?;
-    let snapshots = places::read_snapshots(&image.input(), &mut reporter)?;
+    let (snapshots, _) = places::read_snapshots(&image.input(), false, &mut reporter)?;
     let mut survey = Survey::take(image.input(), &snapshots, task)?;
     if survey.references(&snapshots, image.patcher_for(what == Repair::All), &mut reporter)? {
         survey = Survey::take(image.input(), &snapshots, task)?;
     }
     let blocks = survey.refblocks(what == Repair::All, &mut reporter);
+    if image.extend(blocks.reach) {
+        survey = Survey::take(image.input(), &snapshots, task)?;
+        survey.refblocks(true, &mut Reporter::new(&mut |_| {}));
+    }
     let before = reporter.report.clone();
     let compared = survey.clusters(Fixing::Nothing, &mut reporter)?;
     let mut out_of_date = false;
@@ -137,6 +143,16 @@ impl<'a> Repairable<'a> {
 
     fn patcher_for(&self, allowed: bool) -> Option<Patcher<'a>> {
         allowed.then(|| Patcher::new(self.storage))
+    }
+
+    /// Makes the file `clusters` long if it is shorter; what a truncated file lost reads as zeros in any case.
+    fn extend(&self, clusters: u64) -> bool {
+        let len = clusters << self.header.cluster_bits;
+        if len <= self.storage.len() {
+            return false;
+        }
+        // Where it can't be, what lies behind its end is left out.
+        self.storage.set_len(len, Prealloc::Off).is_ok()
     }
 
     fn rebuild(&mut self, layout: &Layout, counts: &Counts, dangling: &Dangling) -> Result<()> {

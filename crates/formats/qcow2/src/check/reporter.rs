@@ -39,10 +39,12 @@ impl<'a> Reporter<'a> {
             Class::Leak => &mut self.report.leaks_fixed,
             _ => &mut self.report.corruptions_fixed,
         };
-        *counter = counter.saturating_add(1);
+        *counter = counter.saturating_add(finding.weight());
         let text = finding.to_string();
-        let plain = text.strip_prefix("ERROR ").or_else(|| text.strip_prefix("Leaked ")).unwrap_or(&text);
-        (self.say)(&format!("Repairing {plain}"));
+        match text.strip_prefix("ERROR ").or_else(|| text.strip_prefix("Leaked ")) {
+            Some(what) => (self.say)(&format!("Repairing {what}")),
+            None => (self.say)(&text),
+        }
     }
 
     /// Says something that is no finding.

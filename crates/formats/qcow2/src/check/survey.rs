@@ -4,6 +4,7 @@ use diskimg_core::{CheckReport, Result, Task};
 
 use super::CheckInput;
 use super::compare::{self, Compared, Fixing, Refblocks};
+use super::correction::Correction;
 use super::counts::Counts;
 use super::layout::Layout;
 use super::patch::Patcher;
@@ -62,10 +63,14 @@ impl<'a> Survey<'a> {
             return Ok(false);
         }
         if let Some(patcher) = patcher {
-            walk.repair_with(patcher, self.input.header, self.input.reftable);
+            walk.repair_with(self.correction(patcher));
         }
         report_references(&mut walk, &self.input, &self.places, snapshots)?;
         walk.finish()
+    }
+
+    fn correction<'p>(&self, patcher: Patcher<'p>) -> Correction<'p> {
+        Correction::new(patcher, &self.layout, &self.places, self.input.reftable)
     }
 
     /// Counts and reports the refcount blocks.
@@ -89,7 +94,7 @@ impl<'a> Survey<'a> {
         let mut walk =
             Walk::new(self.input.storage, &self.layout, &self.found, &self.counts, self.task, reporter);
         if let Some(patcher) = patcher {
-            walk.repair_with(patcher, self.input.header, self.input.reftable);
+            walk.repair_with(self.correction(patcher));
         }
         walk.flags(self.input.l1, self.input.header.l1_offset, &self.stored)?;
         walk.finish()

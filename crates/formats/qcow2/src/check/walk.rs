@@ -8,17 +8,16 @@ use std::collections::{BTreeMap, HashSet};
 
 use diskimg_core::{BlockDevice, Error, Result, Task, errno};
 
+use super::correction::Correction;
 use super::counts::Counts;
 use super::entry::{Target, entries_of, judge};
 use super::finding::Finding;
 use super::layout::{Layout, read_pieces};
-use super::patch::Patcher;
 use super::rebuild::Dangling;
 use super::reporter::Reporter;
 use super::stored::Stored;
 use super::tables::{Found, TablePlace, bitmap_cluster, words};
 use crate::entry::{COPIED, ClusterKind, L1_RESERVED, L1Entry, ZERO};
-use crate::header::Header;
 
 /// Entries that are looked at again because their table is used again.
 const REPETITION_BUDGET: u64 = 1 << 28;
@@ -40,14 +39,6 @@ pub(super) struct Walk<'a, 'r> {
     counts: &'a Counts,
     repair: Option<Correction<'a>>,
     dangling: Option<&'a mut Dangling>,
-}
-
-/// What a walk that corrects entries works with.
-struct Correction<'a> {
-    patcher: Patcher<'a>,
-    refblocks: Vec<u64>,
-    /// The L1 table may be written to.
-    l1: bool,
 }
 
 impl<'a, 'r> Walk<'a, 'r> {
@@ -78,20 +69,9 @@ impl<'a, 'r> Walk<'a, 'r> {
         }
     }
 
-    /// Makes it correct what it can, by `patcher`, in tables that are used as nothing else.
-    pub(super) fn repair_with(&mut self, patcher: Patcher<'a>, header: &Header, reftable: &[u64]) {
-        let bits = self.layout.geo.cluster_bits;
-        let mut refblocks: Vec<u64> = reftable.iter().map(|entry| entry >> bits).collect();
-        refblocks.sort_unstable();
-        refblocks.dedup();
-        let l1 = self.layout.region(header.l1_offset, u64::from(header.l1_size) * 8).is_ok_and(|clusters| {
-            let range = clusters.first..clusters.first + clusters.count;
-            let alone = self.counts.all_are(clusters.first, clusters.count, true);
-            alone
-                && refblocks.partition_point(|block| *block < range.start)
-                    == refblocks.partition_point(|block| *block < range.end)
-        });
-        self.repair = Some(Correction { patcher, refblocks, l1 });
+    /// Makes it correct what it can.
+    pub(super) fn repair_with(&mut self, correction: Correction<'a>) {
+        self.repair = Some(correction);
     }
 
     /// Makes it remember where references lead behind the end of the file.
@@ -107,13 +87,34 @@ impl<'a, 'r> Walk<'a, 'r> {
         self.repair.map_or(Ok(false), |repair| repair.patcher.finish())
     }
 
-    /// True if entries of the L2 table at `offset` may be corrected: nothing else stands in its cluster.
-    fn may_correct(&self, offset: u64) -> bool {
+    /// True if entries of the L2 table at `offset` may be corrected: nothing else stands in its cluster, or what
+    /// stands there can't be anything but an L2 table.
+    fn may_correct(&self, offset: u64) -> Result<bool> {
         let cluster = offset >> self.layout.geo.cluster_bits;
-        self.layout.geo.is_aligned(offset)
-            && cluster < self.layout.clusters
-            && self.found.suspicious.get(&offset).is_some_and(|uses| *uses == self.counts.get(cluster))
-            && self.repair.as_ref().is_some_and(|repair| repair.refblocks.binary_search(&cluster).is_err())
+        let Some(repair) = &self.repair else { return Ok(false) };
+        if !self.layout.geo.is_aligned(offset)
+            || cluster >= self.layout.clusters
+            || repair.is_metadata(cluster)
+        {
+            return Ok(false);
+        }
+        let alone = self.found.suspicious.get(&offset).is_some_and(|uses| *uses == self.counts.get(cluster));
+        if alone { Ok(true) } else { self.is_plausible(offset) }
+    }
+
+    /// True if no entry of an L2 table has anything wrong with it but its flags: data does not look like that.
+    fn is_plausible(&self, offset: u64) -> Result<bool> {
+        let (layout, mut plausible) = (self.layout, true);
+        read_pieces(self.storage, offset, layout.geo.cluster_size(), &mut Vec::new(), |piece| {
+            for (at, entry) in entries_of(piece, layout.geo.extended_l2, 0) {
+                let target = judge(layout, entry, at, &mut |_| plausible = false);
+                if let Target::Cluster(offset) | Target::Compressed { offset, .. } = target {
+                    plausible &= layout.data_file || layout.region(offset, 1).is_ok();
+                }
+            }
+            Ok(())
+        })?;
+        Ok(plausible)
     }
 
     /// True if there is anything to report.
@@ -254,8 +255,8 @@ impl<'a, 'r> Walk<'a, 'r> {
 
     fn table(&mut self, offset: u64) -> Result<()> {
         let (storage, layout) = (self.storage, self.layout);
-        let correct = self.may_correct(offset);
         self.settle()?;
+        let correct = self.may_correct(offset)?;
         let mut buf = std::mem::take(&mut self.buf);
         let mut index = 0;
         read_pieces(storage, offset, layout.geo.cluster_size(), &mut buf, |piece| {
@@ -327,8 +328,8 @@ impl<'a, 'r> Walk<'a, 'r> {
 
     fn table_flags(&mut self, offset: u64, stored: &Stored<'_>) -> Result<()> {
         let (storage, layout) = (self.storage, self.layout);
-        let correct = self.may_correct(offset);
         self.settle()?;
+        let correct = self.may_correct(offset)?;
         let mut buf = std::mem::take(&mut self.buf);
         let mut index = 0;
         read_pieces(storage, offset, layout.geo.cluster_size(), &mut buf, |piece| {
@@ -368,6 +369,6 @@ impl<'a, 'r> Walk<'a, 'r> {
     }
 
     fn correct(&mut self, place: u64, value: u64) -> Result<()> {
-        self.repair.as_mut().map_or(Ok(()), |repair| repair.patcher.set(place, value))
+        self.repair.as_mut().map_or(Ok(()), |repair| repair.set(place, value))
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Order: the new areas and their counts | the header | (the old areas are dropped by the next write-back).
 
+use std::sync::atomic::Ordering;
+
 use diskimg_core::{ByteRange, Result, len_u64};
 
 use super::alloc::Clusters;
-use super::{FixedArea, Meta};
+use super::{FixedArea, Meta, State};
 use crate::header::Header;
 use crate::header_swap;
 use crate::settings::Overlap;
@@ -47,7 +49,14 @@ impl Meta {
         let mut header = state.header.clone();
         change(&mut header);
         header_swap::replace(&*self.storage, &header.encode()?)?;
-        state.header = header;
+        self.adopt_header(state, header);
         Ok(())
+    }
+
+    /// Takes note of the header that the host now has.
+    pub(super) fn adopt_header(&self, state: &mut State, header: Header) {
+        self.version.store(header.version, Ordering::Release);
+        self.compression_type.store(header.compression_type, Ordering::Release);
+        state.header = header;
     }
 }

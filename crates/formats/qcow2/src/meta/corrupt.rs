@@ -44,8 +44,16 @@ impl Meta {
         }
     }
 
-    /// Refuses to go on with an image that was found corrupt while open for writing.
+    /// Nobody knows what the header on the host is: nothing is written any more.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    /// Refuses to go on with an image that was found corrupt while open for writing, or whose header is unknown.
     pub(crate) fn check_usable(&self) -> Result<()> {
+        if self.given_up.load(Ordering::Acquire) {
+            return Err(Self::broken());
+        }
         if self.writable && self.reported.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Poisoned, "the image is corrupt").with_errno(errno::EIO));
         }

@@ -5,6 +5,10 @@
 //! all guards from before have gone.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How long a thread sleeps before it looks again.
+const WAIT: Duration = Duration::from_micros(50);
 
 /// Counts running requests in two alternating groups.
 #[derive(Debug, Default)]
@@ -49,11 +53,25 @@ impl Epochs {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Goes on to the next epoch if nobody is left of the one before the present. Called by one thread at a time.
+    /// Goes on to the next epoch if nobody is left of the one before the present.
     pub(crate) fn advance(&self) {
         let now = self.now();
-        if self.group(now.wrapping_add(1)).load(Ordering::SeqCst) == 0 {
-            self.epoch.store(now.wrapping_add(1), Ordering::SeqCst);
+        let next = now.wrapping_add(1);
+        if self.group(next).load(Ordering::SeqCst) == 0 {
+            // Whoever else advances at the same time goes to the same epoch, once.
+            let _ = self.epoch.compare_exchange(now, next, Ordering::SeqCst, Ordering::SeqCst);
+        }
+    }
+
+    /// Waits until every request that runs now has ended. The caller must not be one of them.
+    pub(crate) fn wait_for_all(&self) {
+        let then = self.now();
+        loop {
+            self.advance();
+            if self.is_past(then) {
+                return;
+            }
+            std::thread::sleep(WAIT);
         }
     }
 

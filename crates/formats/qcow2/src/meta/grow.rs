@@ -15,11 +15,11 @@ const REFTABLE_FIELDS: u64 = 48;
 /// Header offset of `size`.
 const SIZE_FIELD: u64 = 24;
 
-fn as_u32(value: u64, what: &'static str) -> Result<u32> {
+pub(super) fn as_u32(value: u64, what: &'static str) -> Result<u32> {
     u32::try_from(value).map_err(|_| Error::new(ErrorKind::Limit, what))
 }
 
-fn table_bytes(entries: &[u64]) -> Vec<u8> {
+pub(super) fn table_bytes(entries: &[u64]) -> Vec<u8> {
     entries.iter().flat_map(|entry| entry.to_be_bytes()).collect()
 }
 

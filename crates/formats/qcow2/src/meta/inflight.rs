@@ -29,6 +29,23 @@ impl InFlight {
         ranges.push(clusters.clone());
         Claim { all: self, range: clusters }
     }
+
+    /// Claims all clusters if nobody holds a claim.
+    pub(crate) fn try_claim_all(&self) -> Option<Claim<'_>> {
+        let mut ranges = self.ranges.lock();
+        ranges.is_empty().then(|| {
+            ranges.push(0..u64::MAX);
+            Claim { all: self, range: 0..u64::MAX }
+        })
+    }
+
+    /// Waits until nobody holds a claim; somebody may have one again afterwards.
+    pub(crate) fn wait_until_idle(&self) {
+        let mut ranges = self.ranges.lock();
+        while !ranges.is_empty() {
+            self.ended.wait(&mut ranges);
+        }
+    }
 }
 
 impl Drop for Claim<'_> {

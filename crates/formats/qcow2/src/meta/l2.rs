@@ -32,7 +32,7 @@ impl SliceView<'_> {
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<L2Entry> {
+pub(super) fn decode(bytes: &[u8]) -> Option<L2Entry> {
     let (descriptor, rest) = bytes.split_first_chunk::<8>()?;
     let bitmap = rest.first_chunk::<8>().map_or(0, |bitmap| u64::from_be_bytes(*bitmap));
     Some(L2Entry { descriptor: u64::from_be_bytes(*descriptor), bitmap })

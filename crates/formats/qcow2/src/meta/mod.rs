@@ -9,6 +9,7 @@
 //! Memory: L2 slices [`L2_CACHE`], refcount slices [`REFCOUNT_CACHE`], and the L1 and refcount tables as they are.
 
 mod alloc;
+mod any_table;
 mod areas;
 mod corrupt;
 mod epoch;
@@ -19,26 +20,31 @@ mod overhaul;
 mod overlap;
 pub(crate) mod refcounts;
 mod requests;
+mod rewidth;
 mod slices;
 mod survey;
+mod switch;
 mod table;
+mod trees;
 mod write_back;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
 
 use diskimg_core::driver::Notices;
 use diskimg_core::{BlockDevice, Error, Result, read_zero_padded, to_usize};
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use alloc::Clusters;
+pub(crate) use any_table::TableSlice;
 pub(crate) use epoch::Epochs;
 pub(crate) use inflight::{Claim, InFlight};
 pub(crate) use l2::SliceView;
 pub(crate) use overlap::FixedArea;
 pub(crate) use requests::NewEntry;
 pub(crate) use table::MemTable;
+pub(crate) use trees::Shift;
 
 use crate::geometry::Geometry;
 use crate::header::Header;
@@ -78,6 +84,7 @@ pub(crate) enum Miss {
 /// The metadata of an open image.
 #[derive(Debug)]
 pub(crate) struct Meta {
+    /// The layout as it was when the image was opened. All of it stays but the refcount width, which the state owns.
     pub(crate) geo: Geometry,
     storage: Arc<dyn BlockDevice>,
     data_file: Option<Arc<dyn BlockDevice>>,
@@ -88,8 +95,14 @@ pub(crate) struct Meta {
     pub(crate) inflight: InFlight,
     notices: Notices,
     writable: bool,
+    /// Of the header, for those who hold its lock.
+    version: AtomicU32,
+    /// Of the header, for those who hold its lock.
+    compression_type: AtomicU8,
     /// Corruption was found and reported.
     reported: AtomicBool,
+    /// Nobody knows what the header on the host is.
+    given_up: AtomicBool,
 }
 
 /// What is known in memory; behind one lock.
@@ -149,6 +162,7 @@ impl Meta {
         if parts.writable {
             index.take_tables(geo, &parts.l1, &parts.reftable);
         }
+        let (version, compression_type) = (parts.header.version, parts.header.compression_type);
         let state = State {
             geo,
             l1: MemTable::new(parts.header.l1_offset, parts.l1),
@@ -170,7 +184,10 @@ impl Meta {
             inflight: InFlight::default(),
             notices: parts.notices,
             writable: parts.writable,
+            version: AtomicU32::new(version),
+            compression_type: AtomicU8::new(compression_type),
             reported: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
         }
     }
 

@@ -148,6 +148,30 @@ impl State {
         Ok(())
     }
 
+    /// Appends the refcounts of the first of `clusters`, as far as one slice goes: how many; 0 where nothing counts them.
+    pub(super) fn refcounts_of(&self, clusters: Clusters, counts: &mut Vec<u64>) -> Result<u64, Miss> {
+        let Some(place) = self.refcount_place(clusters.first)? else { return Ok(0) };
+        let slice = self.refs.get(place.slice).ok_or(Miss::Slice(Which::Refcounts, place.slice))?;
+        let order = self.geo.refcount_order;
+        let end = ((slice.len() * 8) >> order).min(place.index.saturating_add(to_usize(clusters.count)));
+        counts.extend((place.index..end).map(|index| read_packed(slice, order, index)));
+        Ok((end - place.index) as u64)
+    }
+
+    /// Sets the refcounts of neighbours from `first` on, which one slice holds.
+    pub(super) fn set_refcounts(&mut self, first: u64, values: &[u64]) -> Result<(), Miss> {
+        let Some(place) = self.refcount_place(first)? else { return Err(uncounted(first)) };
+        let order = self.geo.refcount_order;
+        let part = (place.index << order) / 8..((place.index + values.len()) << order).div_ceil(8);
+        let lead = if order >= 3 { 0 } else { place.index % (8 >> order) };
+        let target =
+            self.refs.get_mut(place.slice, part).ok_or(Miss::Slice(Which::Refcounts, place.slice))?;
+        for (value, index) in values.iter().zip(lead..) {
+            write_packed(target, order, index, *value);
+        }
+        Ok(())
+    }
+
     /// One more reference to `cluster`; false if its refcount is at its maximum.
     pub(super) fn add_reference(&mut self, cluster: u64) -> Result<bool, Miss> {
         let old = self.refcount(cluster)?;

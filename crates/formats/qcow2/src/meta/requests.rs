@@ -1,6 +1,7 @@
 //! What the read, write, zero and resize paths ask of the metadata.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use diskimg_core::{ByteRange, Result, to_usize};
 
@@ -35,7 +36,7 @@ pub(crate) struct NewEntry {
 
 impl State {
     /// Notes that what `old` refers to has one reference less.
-    fn drop_entry(&mut self, old: L2Entry, data_file: bool) {
+    pub(super) fn drop_entry(&mut self, old: L2Entry, data_file: bool) {
         if data_file {
             return;
         }
@@ -108,6 +109,12 @@ impl Meta {
         Ok(Allocated { clusters, fresh })
     }
 
+    /// Allocates `count` host clusters that follow each other.
+    pub(crate) fn allocate_run(&self, count: u64) -> Result<Clusters> {
+        let mut from = 0;
+        self.change(|state| state.allocate_exactly(count, &mut from))
+    }
+
     /// A place for a compressed payload of `len` bytes.
     pub(crate) fn allocate_payload(&self, len: u64) -> Result<u64> {
         self.change(|state| state.allocate_payload(len))
@@ -164,6 +171,16 @@ impl Meta {
             }
             Ok(())
         })
+    }
+
+    /// The version as it is now: 2 or 3. May be asked under any lock.
+    pub(crate) fn version(&self) -> u32 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The compression type as it is now. May be asked under any lock.
+    pub(crate) fn compression_type(&self) -> u8 {
+        self.compression_type.load(Ordering::Acquire)
     }
 
     /// The header as it is now.

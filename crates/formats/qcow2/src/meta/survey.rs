@@ -25,6 +25,12 @@ impl State {
 }
 
 impl Meta {
+    /// log2 of a refcount's width in bits, and how many one slice holds.
+    fn refcount_layout(&self) -> (u32, u64) {
+        let state = self.state.read();
+        (state.geo.refcount_order, state.per_slice())
+    }
+
     /// Clusters of the file, the last one perhaps in part.
     fn file_clusters(&self) -> u64 {
         self.geo.clusters_for(self.storage.len())
@@ -39,7 +45,7 @@ impl Meta {
 
     /// True if at least `threshold` clusters of the file are counted.
     pub(crate) fn counts_at_least(&self, threshold: u64) -> Result<bool> {
-        let (order, per_slice) = (self.geo.refcount_order, self.state.read().per_slice());
+        let (order, per_slice) = self.refcount_layout();
         let mut counted = 0;
         for first in (0..self.file_clusters()).step_by(to_usize(per_slice)) {
             let here = self.survey(first, |slice, count| {
@@ -59,7 +65,7 @@ impl Meta {
 
     /// First byte behind the last cluster of the file that is counted.
     pub(crate) fn counted_end(&self) -> Result<u64> {
-        let (order, per_slice) = (self.geo.refcount_order, self.state.read().per_slice());
+        let (order, per_slice) = self.refcount_layout();
         for number in (0..self.file_clusters().div_ceil(per_slice)).rev() {
             let first = number * per_slice;
             let last = self.survey(first, |slice, count| {
@@ -79,7 +85,7 @@ impl Meta {
     /// Gives back refcount blocks that count nothing but themselves; true if there was one. A block that another block
     /// counts may leave that one empty once it is released: to be repeated after a flush.
     pub(crate) fn drop_empty_refblocks(&self) -> Result<bool> {
-        let per_block = self.geo.refblock_entries();
+        let per_block = self.state.read().geo.refblock_entries();
         let mut dropped = false;
         for block in 0..self.file_clusters().div_ceil(per_block) {
             let own = self.look(|state| Ok(state.refblock_offset(block)? >> state.geo.cluster_bits))?;
@@ -101,8 +107,8 @@ impl Meta {
 
     /// True if of the refcount block from cluster `first` on only `own` is counted.
     fn counts_only(&self, first: u64, own: u64) -> Result<bool> {
-        let (order, per_slice) = (self.geo.refcount_order, self.state.read().per_slice());
-        let end = first + self.geo.refblock_entries();
+        let (order, per_slice) = self.refcount_layout();
+        let end = first + self.state.read().geo.refblock_entries();
         for slice_first in (first..end).step_by(to_usize(per_slice)) {
             let only = self.survey(slice_first, |slice, count| {
                 let others = |index: &usize| {

@@ -1,0 +1,106 @@
+//! [`DescriptorFile`]: the descriptor of an open image, whose content identifier changes with the first write.
+//!
+//! The identifier is durable before the first byte of data changes, so that an overlay never takes changed contents for its
+//! parent's. A new one has as many digits as the old one where that has at least six: it takes its place, within a sector.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use diskimg_core::{BlockDevice, ByteRange, Error, Result, len_u64, read_table, to_usize};
+use parking_lot::{Mutex, RwLock};
+
+use crate::descriptor::{self, Identity};
+use crate::descriptor_write::new_cid;
+use crate::error::VmdkError;
+use crate::limits::{EMBEDDED_DESCRIPTOR, MAX_REWRITTEN_DESCRIPTOR};
+
+/// Fewest digits of an identifier that is replaced where it stands.
+const MIN_DIGITS: usize = 6;
+
+/// Where the descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A file of its own.
+    File,
+    /// In these bytes of a sparse extent.
+    Embedded(ByteRange),
+}
+
+/// The descriptor of an open image.
+#[derive(Debug)]
+pub(crate) struct DescriptorFile {
+    io: Arc<dyn BlockDevice>,
+    place: Place,
+    identity: RwLock<Identity>,
+    touched: AtomicBool,
+    touching: Mutex<()>,
+}
+
+impl DescriptorFile {
+    pub(crate) fn new(io: Arc<dyn BlockDevice>, place: Place, identity: Identity) -> Self {
+        let identity = RwLock::new(identity);
+        Self { io, place, identity, touched: AtomicBool::new(false), touching: Mutex::new(()) }
+    }
+
+    /// What it says now.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity.read().clone()
+    }
+
+    /// Called before every change: the first one gives the contents another identifier.
+    pub(crate) fn touch(&self) -> Result<()> {
+        if self.touched.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _alone = self.touching.lock();
+        if self.touched.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let cid = self.rewrite()?;
+        self.io.flush()?;
+        self.identity.write().cid = cid;
+        self.touched.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn range(&self) -> ByteRange {
+        match self.place {
+            Place::File => ByteRange::new(0, self.io.len()),
+            Place::Embedded(range) => range.intersect(ByteRange::new(range.start, EMBEDDED_DESCRIPTOR)),
+        }
+    }
+
+    fn rewrite(&self) -> Result<u32> {
+        let range = self.range();
+        let bytes = read_table(&*self.io, range.start, range.len, MAX_REWRITTEN_DESCRIPTOR, "descriptor")?;
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        // Positions have to be those of the file: a text that is no text is left alone.
+        let text =
+            std::str::from_utf8(bytes.get(..end).unwrap_or_default()).map_err(|_| VmdkError::Invalid)?;
+        let at = descriptor::cid_value(text).ok_or(VmdkError::Invalid)?;
+        let rest = text.get(at..).unwrap_or_default();
+        let old_len = rest.find(char::is_whitespace).unwrap_or(rest.len());
+        let digits = descriptor::hex_len(rest);
+        let old = self.identity.read().cid;
+        let start = range.start + len_u64(text.get(..at).unwrap_or_default().as_bytes());
+        if digits == old_len && (MIN_DIGITS..=8).contains(&digits) {
+            let cid = new_cid(digits, old);
+            self.io.write_at(start, format!("{cid:x}").as_bytes())?;
+            return Ok(cid);
+        }
+        let cid = new_cid(8, old);
+        let mut tail = format!("{cid:x}{}", rest.get(old_len..).unwrap_or_default()).into_bytes();
+        match self.place {
+            Place::File => {}
+            Place::Embedded(_) => {
+                let room = to_usize(range.end().saturating_sub(start));
+                if tail.len() > room {
+                    return Err(Error::from(VmdkError::Invalid));
+                }
+                tail.resize(room, 0);
+            }
+        }
+        self.io.write_at(start, &tail)?;
+        Ok(cid)
+    }
+}

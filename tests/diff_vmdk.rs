@@ -1,0 +1,242 @@
+//! VMDK images beside the installed `qemu-img`: every kind of image, made by either, is told, mapped, checked and read by
+//! both with equal words and contents; refusals of bad options and damaged files are equal. Content identifiers are
+//! random, and how much space a file takes is the host's matter: both are masked.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use diskimg_testkit::{Oracle, pattern, suite};
+
+const OURS: &str = env!("CARGO_BIN_EXE_qemu-img-rs");
+/// A disk that does not end with a grain, over more than one grain table.
+const SIZE: u64 = (35 << 20) + 5120;
+/// Kinds of images.
+const KINDS: &[&str] = &[
+    "subformat=monolithicSparse",
+    "subformat=monolithicSparse,zeroed_grain=on",
+    "subformat=monolithicFlat",
+    "subformat=twoGbMaxExtentSparse",
+    "subformat=twoGbMaxExtentFlat",
+    "subformat=streamOptimized",
+    "subformat=streamOptimized,zeroed_grain=on",
+    "adapter_type=lsilogic,hwversion=7,toolsversion=9",
+    "compat6=on",
+];
+/// Options and sizes of images that are made or refused.
+const CREATES: &[(&str, &str)] = &[
+    ("adapter_type=foo", "1M"),
+    ("adapter_type=IDE", "1M"),
+    ("subformat=x", "1M"),
+    ("compat6=on,hwversion=5", "1M"),
+    ("hwversion=undefined,compat6=on", "1M"),
+    ("subformat=monolithicFlat,zeroed_grain=on", "1M"),
+    ("backing_file=src.raw,backing_fmt=raw", "1M"),
+    ("backing_file=none.vmdk,backing_fmt=vmdk", "1M"),
+    ("preallocation=bad", "1M"),
+    ("preallocation=metadata", "1M"),
+    ("preallocation=full", "1M"),
+    ("zeroed_grain=x", "1M"),
+    ("subformat=twoGbMaxExtentFlat", "5G"),
+    ("subformat=twoGbMaxExtentSparse", "4G"),
+    ("subformat=monolithicFlat", "1000"),
+    ("subformat=monolithicSparse", "64T"),
+];
+/// Changes to the header of a sparse image: offset and bytes.
+const DAMAGES: &[(usize, &[u8])] = &[
+    (4, &[4]),
+    (4, &[0]),
+    (4, &[3]),
+    (20, &[1, 0, 0x20, 0]),
+    (20, &[0, 0, 0, 0]),
+    (44, &[1, 2]),
+    (44, &[0, 0]),
+    (64, &[0xff, 0xff]),
+    (12, &[0xff; 4]),
+    (56, &[0xff; 8]),
+    (523, b"xx"),
+    (544, b"XX"),
+    (560, b"zzzzzzzzzzzz"),
+    (28, &[0]),
+    (56, &[0xff, 0xff, 0xff, 0x7f]),
+];
+
+fn main() -> ExitCode {
+    let mut tests = vec![
+        suite::with_oracle("options", |_| options()),
+        suite::with_oracle("damaged headers", damaged),
+        suite::with_oracle("descriptors by hand", |_| descriptors()),
+        suite::with_oracle("overlays", overlays),
+        suite::plain("an interrupted or cut stream is not taken for a whole one", cut_stream),
+    ];
+    for kind in KINDS {
+        tests.push(suite::with_oracle(format!("contents of {kind}"), move |oracle| contents(oracle, kind)));
+    }
+    suite::run(tests)
+}
+
+/// Output and exit code of a command, with what may differ masked.
+fn told(program: &str, folder: &Path, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).current_dir(folder).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let lines = String::from_utf8_lossy(&text).replace("qemu-img-rs", "qemu-img");
+    let mask = |line: &str| {
+        let cut = ["cid: ", "\"cid\": ", "parent-cid\": ", "disk size: ", "\"actual-size\": "];
+        let at = cut.iter().find_map(|key| line.find(key).map(|at| at + key.len()));
+        format!("{}\n", at.map_or(line, |at| &line[..at]))
+    };
+    format!("{}exit {:?}", lines.lines().map(mask).collect::<String>(), output.status.code())
+}
+
+/// Both say the same to `args`.
+fn same(folder: &Path, args: &[&str]) {
+    let (theirs, ours) = (told("qemu-img", folder, args), told(OURS, folder, args));
+    assert_eq!(ours, theirs, "{args:?}");
+}
+
+fn must(program: &str, folder: &Path, args: &[&str]) {
+    let told = told(program, folder, args);
+    assert!(told.ends_with("exit Some(0)"), "{program} {args:?}: {told}");
+}
+
+fn source() -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(SIZE).unwrap()];
+    for (number, at) in (0..SIZE).step_by(3_000_001).enumerate() {
+        let len = (SIZE - at).min([512, 4096, 65_536, 300_000][number % 4]);
+        let at = usize::try_from(at).unwrap();
+        let part = pattern(number as u64 + 1, 0, len);
+        bytes[at..at + part.len()].copy_from_slice(&part);
+    }
+    bytes
+}
+
+fn contents(oracle: &Oracle, kind: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("src.raw"), source()).unwrap();
+    for (program, name) in [("qemu-img", "q.vmdk"), (OURS, "o.vmdk")] {
+        must(program, folder, &["convert", "-f", "raw", "-O", "vmdk", "-o", kind, "src.raw", name]);
+        for args in [
+            &["info", name][..],
+            &["info", "--output=json", name],
+            &["map", name],
+            &["map", "--output=json", name],
+            &["check", name],
+            &["check", "--output=json", name],
+            &["check", "-r", "all", name],
+            &["measure", "-O", "vmdk", name],
+            &["resize", name, "64M"],
+            &["compare", "-f", "raw", "-F", "vmdk", "src.raw", name],
+        ] {
+            same(folder, args);
+        }
+        // What the one wrote the other one writes on, where it takes writes at all.
+        if !kind.contains("stream") {
+            oracle.qemu_io(folder, "vmdk", name, &["write -P 7 100k 70k", "write -z 10M 1M"]);
+            must(OURS, folder, &["convert", "-O", "raw", name, "x.raw"]);
+            must("qemu-img", folder, &["compare", "-F", "raw", name, "x.raw"]);
+        }
+        let again = format!("again-{name}");
+        must(OURS, folder, &["convert", "-O", "vmdk", "-o", "subformat=streamOptimized", name, &again]);
+        must("qemu-img", folder, &["compare", name, &again]);
+    }
+}
+
+fn options() {
+    for (options, size) in CREATES {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("src.raw"), [1; 1024]).unwrap();
+        same(folder.path(), &["create", "-f", "vmdk", "-o", options, "n.vmdk", size]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    same(folder.path(), &["create", "-f", "vmdk", "-o", "help"]);
+    same(folder.path(), &["create", "-f", "vmdk", "-o", "help", "x.vmdk"]);
+}
+
+fn damaged(oracle: &Oracle) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    oracle.must(folder, &["create", "-q", "-f", "vmdk", "a.vmdk", "1M"]);
+    let whole = std::fs::read(folder.join("a.vmdk")).unwrap();
+    for (at, bytes) in DAMAGES {
+        let mut image = whole.clone();
+        image[*at..at + bytes.len()].copy_from_slice(bytes);
+        std::fs::write(folder.join("m.vmdk"), image).unwrap();
+        same(folder, &["info", "-f", "vmdk", "m.vmdk"]);
+    }
+    for len in [3, 4, 100, 511, 600, 10_000] {
+        std::fs::write(folder.join("m.vmdk"), &whole[..len]).unwrap();
+        same(folder, &["info", "-f", "vmdk", "m.vmdk"]);
+    }
+}
+
+fn descriptors() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("flat.raw"), pattern(1, 0, 20_480)).unwrap();
+    let head = "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n";
+    let line = "RW 20 FLAT \"flat.raw\" 10\n";
+    let texts = [
+        format!("{head}createType=\"monolithicFlat\"\n{line}"),
+        format!("{head}createType=\"twoGbMaxExtentFlat\"\n{line}{line}"),
+        format!("{head}createType=\"vmfs\"\nRW 40 VMFS \"flat.raw\"\n").replace('\n', "\r\n"),
+        format!("{head}createType=\"fullDevice\"\n{line}"),
+        format!("{head}createType=\"vmfsSparse\"\nRW 40 VMFSSPARSE \"flat.raw\"\n"),
+        format!("{head}createType=\"monolithicFlat\"\nRW 20 FLAT \"gone.raw\" 0\n"),
+        format!("{head}createType=\"monolithicFlat\"\nRW 20 FLAT \"flat.raw\"\n"),
+        format!("{head}createType=\"monolithicFlat\"\nRW 20 SPARSE \"flat.raw\" 0\n"),
+        format!("{head}{line}"),
+        format!("version=1\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n{line}"),
+        format!("version=1\nCID=1\ncreateType=\"monolithicFlat\"\n{line}"),
+        format!("{head}createType=\"monolithicFlat\"\nparentFileNameHint=\"x\n{line}"),
+    ];
+    for text in texts {
+        std::fs::write(folder.join("d.vmdk"), &text).unwrap();
+        same(folder, &["info", "d.vmdk"]);
+        same(folder, &["info", "--output=json", "-f", "vmdk", "d.vmdk"]);
+    }
+    std::fs::write(folder.join("d.vmdk"), format!("{head}createType=\"monolithicFlat\"\n{line}")).unwrap();
+    same(folder, &["map", "--output=json", "d.vmdk"]);
+    must(OURS, folder, &["convert", "-O", "raw", "d.vmdk", "x.raw"]);
+    must("qemu-img", folder, &["compare", "-F", "raw", "d.vmdk", "x.raw"]);
+    // A gate sees each extent.
+    let up = format!("{head}createType=\"monolithicFlat\"\nRW 1 FLAT \"/etc/hostname\" 0\n");
+    std::fs::write(folder.join("up.vmdk"), up).unwrap();
+    let refused = told(OURS, folder, &["--references=same-directory", "info", "up.vmdk"]);
+    assert!(refused.contains("not allowed") && refused.ends_with("exit Some(1)"), "{refused}");
+}
+
+fn overlays(oracle: &Oracle) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    oracle.must(folder, &["create", "-q", "-f", "vmdk", "base.vmdk", "10M"]);
+    oracle.qemu_io(folder, "vmdk", "base.vmdk", &["write -P 3 0 1M", "write -P 4 5M 100k"]);
+    same(folder, &["create", "-f", "vmdk", "-b", "base.vmdk", "ov.vmdk"]);
+    same(folder, &["create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "ov.vmdk"]);
+    oracle.qemu_io(folder, "vmdk", "ov.vmdk", &["read -P 3 0 1M", "write -P 9 64k 1000"]);
+    for args in [
+        &["info", "--backing-chain", "ov.vmdk"][..],
+        &["map", "--output=json", "ov.vmdk"],
+        &["compare", "ov.vmdk", "base.vmdk"],
+    ] {
+        same(folder, args);
+    }
+    // Another parent than the one it was made over: what it does not hold itself can't be read.
+    oracle.qemu_io(folder, "vmdk", "base.vmdk", &["write -P 5 0 512"]);
+    same(folder, &["convert", "-O", "raw", "ov.vmdk", "x.raw"]);
+    same(folder, &["map", "ov.vmdk"]);
+}
+
+fn cut_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("src.raw"), source()).unwrap();
+    let kind = "subformat=streamOptimized";
+    must(OURS, folder, &["convert", "-f", "raw", "-O", "vmdk", "-o", kind, "src.raw", "s.vmdk"]);
+    let whole = std::fs::read(folder.join("s.vmdk")).unwrap();
+    for len in [whole.len() - 512, whole.len() / 2, 70_000] {
+        std::fs::write(folder.join("cut.vmdk"), &whole[..len]).unwrap();
+        let refused = told(OURS, folder, &["info", "cut.vmdk"]);
+        assert!(refused.contains("Invalid footer"), "{refused}");
+    }
+}
