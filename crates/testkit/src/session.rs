@@ -154,7 +154,6 @@ impl<'s> Session<'s> {
             Op::Read(range) => Op::Read(range.intersect(disk)),
             Op::Reserve(range, seed, commit) => Op::Reserve(range.intersect(disk), seed, commit),
             // Where the disk could not be made as long as the script has it.
-            Op::Read(range) => Op::Read(range.intersect(disk)),
             other => other,
         }
     }

@@ -64,7 +64,7 @@ impl<M: ClusterMap> MappedImage<M> {
             }
             pieces.push(Piece {
                 range: part,
-                host: HostRef { device: &**self.map.storage(), offset: space.offset },
+                host: Some(HostRef { device: &**self.map.storage(), offset: space.offset }),
             });
             spaces.push((cluster, space));
             cluster += space.count.max(1);

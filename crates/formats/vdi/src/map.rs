@@ -45,6 +45,8 @@ struct State {
     table: EntryTable<Entry>,
     /// Number of the next block.
     next: u32,
+    /// One more than the last number in the table: what the header says is allocated.
+    top: u32,
     /// Numbers below `next` that were given back; they are taken again first.
     free: Vec<u32>,
     header_dirty: bool,
@@ -71,8 +73,13 @@ impl BlockMap {
     ) -> Self {
         let len = (entries.len() as u64 * 4).next_multiple_of(SECTOR);
         let table = EntryTable::new(header.table_offset, entries, len, 0);
-        let state =
-            RwLock::new(State { table, next: header.allocated, free: Vec::new(), header_dirty: false });
+        let state = RwLock::new(State {
+            table,
+            next: header.allocated,
+            top: header.allocated,
+            free: Vec::new(),
+            header_dirty: false,
+        });
         Self { storage, header, filename: filename.to_owned(), parent, state }
     }
 
@@ -99,10 +106,15 @@ impl BlockMap {
         loop {
             let moves = {
                 let state = &mut *self.state.write();
+                // What was never published is no hole.
+                state.next = state.next.min(state.top);
+                let top = state.top;
+                state.free.retain(|free| *free < top);
                 let Some(last) = state.next.checked_sub(1).filter(|_| !state.free.is_empty()) else {
                     return Ok(());
                 };
-                (state.next, state.header_dirty) = (last, true);
+                (state.next, state.top) = (last, state.top.min(last));
+                state.header_dirty = true;
                 match state.free.iter().position(|free| *free == last) {
                     Some(at) => {
                         state.free.swap_remove(at);
@@ -128,9 +140,11 @@ impl BlockMap {
         }
     }
 
-    /// Allocated blocks as the header counts them.
+    /// Allocated blocks as the header counts them, without those that were given back.
     pub(crate) fn counted(&self) -> u32 {
-        self.state.read().next
+        let state = self.state.read();
+        let holes = state.free.iter().filter(|free| **free < state.top).count();
+        state.top.saturating_sub(u32::try_from(holes).unwrap_or(u32::MAX))
     }
 }
 
@@ -186,7 +200,6 @@ impl ClusterMap for BlockMap {
         }
         let offset = self.host(state.next);
         state.next += count;
-        state.header_dirty = true;
         // A file that others have made longer may hold anything there.
         Ok(Space { offset, count: count.into(), fresh: offset >= self.storage.len() })
     }
@@ -205,6 +218,9 @@ impl ClusterMap for BlockMap {
                 Place::Absent => FREE,
                 Place::Zero | Place::Packed { .. } => DISCARDED,
             };
+            if entry.is_allocated() && entry.0 >= state.top {
+                (state.top, state.header_dirty) = (entry.0 + 1, true);
+            }
             state.table.set(cluster + index, entry);
         }
         Ok(())
@@ -218,7 +234,7 @@ impl ClusterMap for BlockMap {
         let mut state = self.state.write();
         let mut writes = state.table.take_dirty();
         if std::mem::take(&mut state.header_dirty) {
-            writes.insert(0, TableWrite { offset: 0, bytes: self.header.with_allocated(state.next) });
+            writes.insert(0, TableWrite { offset: 0, bytes: self.header.with_allocated(state.top) });
         }
         if writes.is_empty() { Cut::new() } else { vec![writes] }
     }
