@@ -7,6 +7,8 @@
 mod accepted;
 #[path = "diff_matrix/alone.rs"]
 mod alone;
+#[path = "diff_matrix/amend.rs"]
+mod amend;
 #[path = "diff_matrix/bitmap.rs"]
 mod bitmap;
 #[path = "diff_matrix/check.rs"]
@@ -50,6 +52,7 @@ const LEAST: usize = 2000;
 
 fn main() -> std::process::ExitCode {
     let tables = [
+        amend::cases(),
         check::cases(),
         compare::cases(),
         convert::cases(),

@@ -23,8 +23,11 @@ impl Amend for Qcow2 {
         let header = self.meta.header();
         let wanted = Wanted::parse(input.options, &header)?;
         let steps = Steps::new(&input.task, wanted.long_steps(&header));
-        self.amend_header(&wanted, &header, &steps)?;
+        self.amend_header(&wanted, &header, input, &steps)?;
         if let Some(size) = wanted.size {
+            if i64::try_from(size).is_err() {
+                return Err(Error::invalid("Image size cannot be negative"));
+            }
             diskimg_core::BlockDevice::set_len(self, size, Prealloc::Off)?;
         }
         if wanted.version < self.meta.version() {
@@ -37,13 +40,22 @@ impl Amend for Qcow2 {
 
 impl Qcow2 {
     /// All but size and downgrade. The header is rewritten even if nothing in it changes.
-    fn amend_header(&self, wanted: &Wanted, old: &Header, steps: &Steps<'_>) -> Result<()> {
+    fn amend_header(
+        &self,
+        wanted: &Wanted,
+        old: &Header,
+        input: &AmendInput<'_>,
+        steps: &Steps<'_>,
+    ) -> Result<()> {
         let _nobody_writes = self.exclusive();
         if wanted.version > old.version {
             steps.report(0, 2)?;
             self.complete_snapshot_table()?;
             steps.report(1, 2)?;
             steps.end();
+        }
+        if wanted.encryption {
+            self.amend_encryption(input.options, input.force, input.opener)?;
         }
         if wanted.refcount_order != old.refcount_order {
             wanted.check_refcount_width()?;

@@ -12,6 +12,8 @@ use crate::options::{OPTIONS, V2_REFCOUNT_ORDER, VERSIONS};
 pub(super) struct Wanted {
     /// 2 or 3.
     pub version: u32,
+    /// Key slots are to be changed.
+    pub encryption: bool,
     /// log2 of the refcount width.
     pub refcount_order: u32,
     /// New size in bytes.
@@ -33,7 +35,8 @@ impl Wanted {
     /// `InvalidArg` or `Unsupported`.
     pub(super) fn parse(options: &ParsedOptions, header: &Header) -> Result<Self> {
         let given = |name: &str| options.is_given(name);
-        if OPTIONS.iter().any(|spec| spec.name.starts_with("encrypt.") && given(spec.name)) {
+        let encryption = OPTIONS.iter().any(|spec| spec.name.starts_with("encrypt.") && given(spec.name));
+        if encryption {
             check_encryption(header)?;
         }
         let version = match options.get_str("compat") {
@@ -57,6 +60,7 @@ impl Wanted {
         let backing = (options.get_str("backing_file"), options.get_str("backing_fmt"));
         Ok(Self {
             version,
+            encryption,
             refcount_order: refcount_order(options)?.unwrap_or(header.refcount_order),
             size: options.get_number("size").filter(|size| given("size") && *size != 0),
             lazy_refcounts: given("lazy_refcounts").then(|| options.get_bool("lazy_refcounts")),
@@ -116,7 +120,7 @@ fn refcount_order(options: &ParsedOptions) -> Result<Option<u32>> {
 fn check_encryption(header: &Header) -> Result<()> {
     match header.crypt_method {
         0 => Err(Error::invalid("Can't amend encryption options - encryption not present")),
-        crate::header::CRYPT_LUKS => Err(Error::unsupported("Key slots can't be amended")),
+        crate::header::CRYPT_LUKS => Ok(()),
         _ => Err(Error::unsupported("Only LUKS encryption options can be amended")),
     }
 }

@@ -8,7 +8,6 @@ use diskimg_crypto::luks::{self, AmendOptions};
 use super::{PREFIX, key_required};
 use crate::image::Qcow2;
 
-#[allow(dead_code, reason = "amending calls it")]
 impl Qcow2 {
     /// Does what the amend options that start with `encrypt.` say. The data stays as it is, and the key slots are
     /// changed one after the other: a power cut leaves each either as it was or as it shall be, and one that opens.
