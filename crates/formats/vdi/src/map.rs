@@ -1,7 +1,7 @@
 //! [`BlockMap`]: the table of blocks, and where the next one goes.
 //!
-//! Write order: blocks | header (the number of allocated blocks) and table. A block that a crash leaves counted in the
-//! header alone, or neither, is unused space.
+//! Write order: blocks | header (the number of allocated blocks) | table. So the header's number never is one that the
+//! table uses; a block that a crash leaves counted in the header alone is unused space.
 
 use std::sync::Arc;
 
@@ -232,11 +232,12 @@ impl ClusterMap for BlockMap {
 
     fn take_dirty(&self) -> Cut {
         let mut state = self.state.write();
-        let mut writes = state.table.take_dirty();
+        let mut cut = Cut::new();
         if std::mem::take(&mut state.header_dirty) {
-            writes.insert(0, TableWrite { offset: 0, bytes: self.header.with_allocated(state.top) });
+            cut.push(vec![TableWrite { offset: 0, bytes: self.header.with_allocated(state.top) }]);
         }
-        if writes.is_empty() { Cut::new() } else { vec![writes] }
+        cut.extend(Some(state.table.take_dirty()).filter(|writes| !writes.is_empty()));
+        cut
     }
 
     fn not_written(&self, cut: Cut) {
