@@ -141,7 +141,9 @@ impl Meta {
             let entry = state.l1.get(index);
             if entry != 0 {
                 state.l1.set(index, 0);
-                state.forget_l2(L1Entry(entry).offset());
+                // What is cached of the table stays: its references are still to be taken back.
+                let cluster = L1Entry(entry).offset() >> state.geo.cluster_bits;
+                state.index.l2_tables.remove(&cluster);
                 tail.push(entry);
             }
         }
