@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use diskimg_core::{
-    BlockDevice, ByteRange, Error, MAX_DEVICE_LEN, Prealloc, Result, ZeroMode, errno, len_u64, read_zero_padded,
+    BlockDevice, ByteRange, Error, MAX_DEVICE_LEN, Prealloc, Result, ZeroMode, errno, len_u64,
+    read_zero_padded,
 };
 
 use crate::extensions::CryptoPointer;
