@@ -34,9 +34,9 @@ pub fn cases() -> Vec<Case> {
         all.extend(group("snapshot", RAW, &[&line.replace("a.qcow2", "-f raw a.raw")]));
     }
     all.extend(group("snapshot", V3, USAGE));
-    all.extend(patched("snapshot", SNAPSHOTS, "snapshot -a first a.qcow2", DAMAGE));
-    all.extend(patched("snapshot", SNAPSHOTS, "snapshot -d first a.qcow2", DAMAGE));
-    all.extend(patched("snapshot", SNAPSHOTS, "convert -O raw -l first a.qcow2 out.raw", DAMAGE));
+    all.extend(patched("snapshot -a", SNAPSHOTS, "snapshot -a first a.qcow2", DAMAGE));
+    all.extend(patched("snapshot -d", SNAPSHOTS, "snapshot -d first a.qcow2", DAMAGE));
+    all.extend(patched("snapshot -l", SNAPSHOTS, "convert -O raw -l first a.qcow2 out.raw", DAMAGE));
     all.extend(resized());
     for bits in [1, 2, 4, 8, 32, 64] {
         let set_up =
