@@ -21,6 +21,8 @@ mod convert;
 mod convert_more;
 #[path = "diff_matrix/create.rs"]
 mod create;
+#[path = "diff_matrix/encrypt.rs"]
+mod encrypt;
 #[path = "diff_matrix/fixtures.rs"]
 mod fixtures;
 #[path = "diff_matrix/info.rs"]
@@ -58,6 +60,7 @@ fn main() -> std::process::ExitCode {
         convert::cases(),
         convert_more::cases(),
         create::cases(),
+        encrypt::cases(),
         info::cases(),
         locks::cases(),
         map::cases(),

@@ -33,6 +33,10 @@ pub fn cases() -> Vec<Case> {
         all.extend(group("snapshot", DATA_FILE, &[line]));
         all.extend(group("snapshot", RAW, &[&line.replace("a.qcow2", "-f raw a.raw")]));
     }
+    all.push(
+        Case::new("snapshot/a data file and a bitmap", EMPTY, "snapshot -a x d.qcow2")
+            .with("create -f qcow2 -o data_file=d.data d.qcow2 1M && img bitmap --add d.qcow2 b"),
+    );
     all.extend(group("snapshot", V3, USAGE));
     all.extend(patched("snapshot -a", SNAPSHOTS, "snapshot -a first a.qcow2", DAMAGE));
     all.extend(patched("snapshot -d", SNAPSHOTS, "snapshot -d first a.qcow2", DAMAGE));

@@ -50,6 +50,9 @@ pub(crate) fn open(ctx: &Context, spec: &ImageSpec, opts: &OpenOptions) -> Resul
         SpecKind::Name(name) => (Some(name.clone()), RuntimeOptions::new()),
         SpecKind::Options(options) => (None, options.clone()),
     };
+    for (option, value) in spec.more.iter() {
+        options.set(option, value.clone());
+    }
     if let Some(format) = &opts.format {
         options.set("driver", RuntimeValue::Str(format.clone()));
     }

@@ -15,6 +15,8 @@ pub struct ImageSpec {
     pub(crate) kind: SpecKind,
     pub(crate) warnings: Vec<String>,
     pub(crate) reference: Option<ReferenceSource>,
+    /// Options besides the name.
+    pub(crate) more: RuntimeOptions,
 }
 
 /// The ways to name an image.
@@ -37,7 +39,7 @@ pub(crate) struct ReferenceSource {
 
 impl ImageSpec {
     fn new(label: String, kind: SpecKind) -> Self {
-        Self { label, kind, warnings: Vec::new(), reference: None }
+        Self { label, kind, warnings: Vec::new(), reference: None, more: RuntimeOptions::new() }
     }
 
     /// By a file name: a path, `file:…` and other protocols, or `json:{…}`.
@@ -71,6 +73,13 @@ impl ImageSpec {
     ) -> Self {
         let reference = Some(ReferenceSource { from: from.into(), name: stored.into() });
         Self { reference, ..Self::name(resolved) }
+    }
+
+    /// The same with one more option, such as the name of a secret.
+    #[must_use]
+    pub fn with(mut self, option: &str, value: impl Into<String>) -> Self {
+        self.more.set(option, RuntimeValue::Str(value.into()));
+        self
     }
 
     /// How messages call it: the text it was given as.

@@ -20,6 +20,8 @@ pub(crate) struct Source {
     pub force_share: bool,
     /// How the host's cache is used.
     pub cache: CacheMode,
+    /// Options that name secrets, with their values.
+    pub secrets: Vec<(&'static str, String)>,
 }
 
 impl Source {
@@ -42,7 +44,8 @@ impl Source {
             return Err(ui.fail("--image-opts and --format are mutually exclusive"));
         }
         if !self.image_opts {
-            return Ok(ImageSpec::name(self.filename.as_str()));
+            let name = ImageSpec::name(self.filename.as_str());
+            return Ok(self.secrets.iter().fold(name, |spec, (option, id)| spec.with(option, id)));
         }
         ImageSpec::image_opts(&self.filename).map_err(|error| ui.library_error(&error))
     }

@@ -23,7 +23,7 @@ use std::num::NonZero;
 
 use diskimg_chain::Node;
 use diskimg_core::driver::{Caps, Notices};
-use diskimg_core::{BlockDevice as _, ByteRange, Error, Result, Task};
+use diskimg_core::{BlockDevice as _, ByteRange, Error, Extent, ExtentFlags, Result, Task};
 
 use source::Sources;
 
@@ -166,9 +166,15 @@ fn same_file(a: &str, b: &str) -> bool {
     a == b || real(a).is_some_and(|a| real(b) == Some(a))
 }
 
-/// True if a target of that kind, just created, reads as zeros everywhere: all but bare block devices do.
+/// True if a target of that kind, just created, reads as zeros everywhere: all but bare block devices do, and encrypted
+/// images whose clusters were allocated in advance (their zeros on the host are noise for the guest).
 #[must_use]
 pub fn new_image_is_zero(node: &Node) -> bool {
+    if node.image().info().is_ok_and(|info| info.encrypted) {
+        let all = ByteRange::new(0, node.device().len());
+        let has_data = |extent: Extent<'_>| extent.flags.contains(ExtentFlags::DATA);
+        return all.is_empty() || node.device().extent_at(all).is_ok_and(|extent| !has_data(extent));
+    }
     let has_clusters =
         node.limits().write_unit > 1 && node.image().info().is_ok_and(|info| info.cluster_size.is_some());
     has_clusters

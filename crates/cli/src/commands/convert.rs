@@ -304,7 +304,11 @@ impl Args {
         };
         self.check_bitmaps(ui, sources)?;
         let cache = values::target_cache(ui, self.target.cache.as_deref())?;
+        let mut secrets = Vec::new();
         if let Some(plan) = plan {
+            // What the new image was encrypted with opens it.
+            secrets.extend(plan.options().shown());
+            secrets.retain(|(name, _)| name.ends_with("key-secret"));
             let text = format!("error while converting {}", plan.maker().name());
             plan.run().map_err(|error| {
                 ui.library_error(&error.context(text).context(self.target.filename.clone()))
@@ -312,7 +316,7 @@ impl Args {
         } else if self.target.is_zero && has_backing {
             return Err(ui.fail("Cannot use --target-is-zero when the destination image has a backing file"));
         }
-        let node = self.target.source(cache).open(ui, OpenOptions::write())?;
+        let node = Source { secrets, ..self.target.source(cache) }.open(ui, OpenOptions::write())?;
         self.check_target(ui, &node)?;
         Ok(OpenTarget { node, has_backing })
     }
@@ -343,7 +347,7 @@ impl Args {
             (self.compress && !plan.maker().format().caps.contains(Caps::COMPRESS), COMPRESSION_REFUSED),
             (
                 self.compress && (given("encrypt.format").is_some() || plan.options().get_bool("encryption")),
-                "Compression and encryption not supported at the same time",
+                ENCRYPTED_AND_COMPRESSED,
             ),
             (
                 self.compress && given("preallocation").is_some_and(|mode| mode != "off"),
@@ -380,6 +384,10 @@ impl Args {
         if self.compress && !target.image().driver().caps.contains(Caps::COMPRESS) {
             return Err(ui.fail(COMPRESSION_REFUSED));
         }
+        // Compressed clusters would stand in the clear.
+        if self.compress && target.image().info().is_ok_and(|info| info.encrypted) {
+            return Err(ui.fail(ENCRYPTED_AND_COMPRESSED));
+        }
         Ok(())
     }
 
@@ -402,6 +410,8 @@ impl Args {
     }
 }
 
+const ENCRYPTED_AND_COMPRESSED: &str = "Compression and encryption not supported at the same time";
+
 const COMPRESSION_REFUSED: &str = "Compression not supported for this file format";
 
 impl Target {
@@ -411,8 +421,8 @@ impl Target {
             filename: self.filename.clone(),
             format: self.format.clone(),
             image_opts: self.image_opts,
-            force_share: false,
             cache,
+            ..Source::default()
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::limits::STRIPES;
 use crate::names::IvGen;
 
 impl Header {
-    /// The rows of `info`, in their order. With `format` there is a row of that name behind the UUID, as qcow2
+    /// The rows of `info`, in their order. With `format` there is a row of that name in front of the cipher mode, as qcow2
     /// shows it.
     #[must_use]
     pub fn info(&self, format: Option<&str>) -> Vec<(&'static str, InfoValue)> {
@@ -19,11 +19,11 @@ impl Header {
             ("cipher-alg", spec.alg.name().into()),
             ("uuid", self.uuid().into()),
         ];
-        if let Some(format) = format {
-            rows.push(("format", format.into()));
-        }
         if let Some(hash) = spec.ivgen_hash.filter(|_| spec.ivgen == IvGen::Essiv) {
             rows.push(("ivgen-hash-alg", hash.name().into()));
+        }
+        if let Some(format) = format {
+            rows.push(("format", format.into()));
         }
         rows.push(("cipher-mode", spec.mode.name().into()));
         rows.push(("slots", InfoValue::List(self.slots().iter().map(slot_info).collect())));

@@ -63,7 +63,6 @@ enum Numbering {
 
 /// What opens the data.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "changes of key slots need all of it")]
 struct Key {
     cipher: SectorCipher,
     /// The password that it came from: key slots are changed with it.
@@ -74,7 +73,6 @@ struct Key {
 
 /// The LUKS header of an image.
 #[derive(Debug)]
-#[allow(dead_code, reason = "changes of key slots need all of it")]
 struct Luks {
     area: LuksArea,
     header: RwLock<luks::Header>,

@@ -15,6 +15,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     extensions: &["qcow2", "qcow", "img"],
     caps: Caps::WRITE
         .union(Caps::CREATE)
+        .union(Caps::ENCRYPT)
         .union(Caps::BACKING)
         .union(Caps::CHECK)
         .union(Caps::COMPRESS)

@@ -5,11 +5,12 @@
 //! Order, table by table: zeros and refcounts | the entries (see [`crate::meta`]). A version 3 image reads alike before
 //! and after each.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use diskimg_core::{ByteRange, Error, Result, read_zero_padded, to_usize};
 
 use super::steps::Steps;
+use crate::crypt::Place;
 use crate::entry::{COPIED, ClusterKind, L1Entry, L2Entry, ZERO};
 use crate::image::Qcow2;
 use crate::limits::MAX_L1_ENTRIES;
@@ -18,25 +19,27 @@ use crate::meta::TableSlice;
 /// Bytes of a table that are read at a time.
 const STEP: u64 = 1 << 20;
 
-/// The L2 tables of the image and its snapshots by host offset, each once.
-pub(super) type Trees = BTreeSet<u64>;
+/// The L2 tables of the image and its snapshots by host offset, each once, with the index of the L1 entry that it is
+/// for.
+pub(super) type Trees = BTreeMap<u64, u64>;
 
 impl Qcow2 {
     /// The L2 tables that the active L1 table and those of snapshots refer to.
     pub(super) fn trees(&self) -> Result<Trees> {
         let mut trees = Trees::new();
         let geo = self.meta.geo;
-        let mut add = |entry: u64| {
+        let mut add = |index: u64, entry: u64| {
             let offset = L1Entry(entry).offset();
             if !geo.is_aligned(offset) {
                 return Err(Error::corrupt(format!("L2 table offset {offset:#x} unaligned")));
             }
             if offset != 0 {
-                trees.insert(offset);
+                trees.entry(offset).or_insert(index);
             }
             Ok(())
         };
-        self.meta.with_tables(|tables| tables.l1.iter().try_for_each(|entry| add(*entry)))?;
+        self.meta
+            .with_tables(|tables| (0..).zip(tables.l1).try_for_each(|(index, entry)| add(index, *entry)))?;
         for snapshot in self.snapshots.read().iter() {
             let (offset, count) = (snapshot.l1_offset, u64::from(snapshot.l1_size));
             if !geo.is_aligned(offset) {
@@ -50,7 +53,9 @@ impl Qcow2 {
             while at < end {
                 let mut bytes = vec![0; to_usize(STEP.min((end - at).next_multiple_of(8)))];
                 read_zero_padded(&*self.storage, at, &mut bytes)?;
-                bytes.as_chunks().0.iter().try_for_each(|entry| add(u64::from_be_bytes(*entry)))?;
+                let first = (at - offset) / 8;
+                let mut entries = (first..).zip(bytes.as_chunks().0);
+                entries.try_for_each(|(index, entry)| add(index, u64::from_be_bytes(*entry)))?;
                 at += STEP;
             }
         }
@@ -65,7 +70,7 @@ impl Qcow2 {
     /// True if a table has a compressed cluster.
     pub(super) fn has_compressed_clusters(&self, trees: &Trees) -> Result<bool> {
         let geo = self.meta.geo;
-        for table in trees {
+        for table in trees.keys() {
             for slice in self.slices(*table) {
                 let entries = self.meta.slice_entries(slice)?;
                 if entries.iter().any(|entry| entry.kind(&geo, false) == ClusterKind::Compressed) {
@@ -78,10 +83,11 @@ impl Qcow2 {
 
     /// Replaces all zero clusters.
     pub(super) fn expand_zero_clusters(&self, trees: &Trees, steps: &Steps<'_>) -> Result<()> {
-        for (table, done) in trees.iter().zip(0..) {
+        for ((table, l1_index), done) in trees.iter().zip(0..) {
             let references = self.meta.refcount_of(table >> self.meta.geo.cluster_bits)?;
+            let mut guest = l1_index.saturating_mul(self.meta.geo.l2_coverage());
             for slice in self.slices(*table) {
-                self.expand_slice(TableSlice { offset: slice, references })?;
+                guest += self.expand_slice(TableSlice { offset: slice, references }, guest)?;
             }
             steps.report(done + 1, trees.len() as u64)?;
         }
@@ -89,9 +95,13 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn expand_slice(&self, slice: TableSlice) -> Result<()> {
+    /// The same for a slice whose first entry is for guest byte `first`; how many bytes it is for.
+    fn expand_slice(&self, slice: TableSlice, first: u64) -> Result<u64> {
         let geo = self.meta.geo;
-        for (entry, index) in self.meta.slice_entries(slice.offset)?.into_iter().zip(0..) {
+        let entries = self.meta.slice_entries(slice.offset)?;
+        let covered = (entries.len() as u64) << geo.cluster_bits;
+        let guests = (first..).step_by(to_usize(geo.cluster_size()));
+        for ((entry, index), guest) in entries.into_iter().zip(0..).zip(guests) {
             let kind = entry.kind(&geo, false);
             if !matches!(kind, ClusterKind::ZeroPlain | ClusterKind::ZeroAllocated) {
                 continue;
@@ -101,12 +111,12 @@ impl Qcow2 {
                 && geo.is_aligned(entry.offset())
                 && self.meta.refcount_of(cluster)? == slice.references;
             let new = if alone {
-                self.zero_for_entry(geo.cluster_run(cluster, 1))?;
+                self.zero_for_entry(guest, geo.cluster_run(cluster, 1))?;
                 L2Entry { descriptor: entry.descriptor & !ZERO, bitmap: 0 }
             } else if self.has_backing() {
                 let new = self.meta.allocate_shared(slice.references)?;
                 let host = new.bytes(&geo);
-                if let Err(error) = self.zero_for_entry(host) {
+                if let Err(error) = self.zero_for_entry(guest, host) {
                     (0..slice.references).for_each(|_| self.meta.give_back(new));
                     return Err(error);
                 }
@@ -117,12 +127,12 @@ impl Qcow2 {
             };
             self.meta.replace_in_slice(slice, index, new)?;
         }
-        Ok(())
+        Ok(covered)
     }
 
-    /// Zeros a cluster, unless that would hit metadata.
-    fn zero_for_entry(&self, host: ByteRange) -> Result<()> {
+    /// Zeros the cluster at guest byte `guest`, unless that would hit metadata.
+    fn zero_for_entry(&self, guest: u64, host: ByteRange) -> Result<()> {
         self.meta.check_overlap(host)?;
-        self.zero_host(host)
+        self.zero_data(Place { guest, host: host.start }, host.len)
     }
 }

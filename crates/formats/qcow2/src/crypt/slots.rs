@@ -29,7 +29,6 @@ impl Qcow2 {
         };
         let change = AmendOptions::from_options(options, PREFIX, opener)?;
         let key = crypt.key.as_ref().ok_or_else(key_required)?;
-        self.before_change()?;
         let own = key.secret.password(&key.id)?;
         luks::amend(&luks.area, 0, &mut luks.header.write(), &change, own, force)
     }

@@ -192,8 +192,11 @@ impl Snapshots for Qcow2 {
     }
 
     fn apply_snapshot(&self, which: &SnapshotKey<'_>) -> Result<()> {
-        self.check_snapshots_changeable()?;
         let _alone = self.exclusive();
+        // qemu-img tells of bitmaps, which `apply_alone` refuses, before anything else.
+        if !self.has_bitmaps() {
+            self.check_snapshots_changeable()?;
+        }
         self.apply_alone(which)
     }
 
