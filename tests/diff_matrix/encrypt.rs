@@ -2,7 +2,7 @@
 //! is refused.
 
 use crate::support::case::{Case, Files, Fixture};
-use crate::support::suite::group;
+use crate::support::suite::{group, patched};
 
 /// All tables of this file.
 pub fn cases() -> Vec<Case> {
@@ -15,6 +15,9 @@ pub fn cases() -> Vec<Case> {
     }
     for line in ONCE {
         all.extend(group("encrypt", IMAGES, &[&spelt(line, "l")]));
+    }
+    for line in ["info %", "map $S --output=json --image-opts @", "check $S --image-opts @"] {
+        all.extend(patched(&format!("encrypt/{line}"), IMAGES, &spelt(line, "l"), DAMAGE));
     }
     all.into_iter().map(|case| case.files(Files::Encrypted)).collect()
 }
@@ -44,6 +47,37 @@ const IMAGES: Fixture = Fixture {
              create -u --object secret,id=s,data=pw -f qcow2 -b l.qcow2 -F qcow2 o.qcow2 2M
              create -f qcow2 p.qcow2 1M",
 };
+
+/// Changes of the pointer to the LUKS header (offset at 120, length at 128) and of the header (at 0x40000).
+const DAMAGE: &[(&str, &str)] = &[
+    ("no length", "be64 l.qcow2 128 0"),
+    ("length of half a header", "be64 l.qcow2 128 500"),
+    ("length of a header", "be64 l.qcow2 128 592"),
+    ("length up to the material", "be64 l.qcow2 128 4096"),
+    ("length within the material", "be64 l.qcow2 128 200000"),
+    ("length up to the payload, less one", "be64 l.qcow2 128 2068479"),
+    ("length beyond the file", "be64 l.qcow2 128 536870911"),
+    ("at the start", "be64 l.qcow2 120 0"),
+    ("at the L1 table", "be64 l.qcow2 120 196608"),
+    ("unaligned", "be64 l.qcow2 120 262656"),
+    ("behind the file", "be64 l.qcow2 120 1099511627776"),
+    ("behind all offsets", "hex l.qcow2 120 7fffffffffff0000"),
+    ("below all offsets", "hex l.qcow2 120 ffffffffffff0000"),
+    ("magic", "hex l.qcow2 0x40000 00"),
+    ("version", "hex l.qcow2 0x40006 0002"),
+    ("payload in the header", "be32 l.qcow2 262248 1"),
+    ("payload in the material", "be32 l.qcow2 262248 8"),
+    ("payload far away", "be32 l.qcow2 262248 2147483647"),
+    ("key length", "be32 l.qcow2 262252 2147483647"),
+    ("no iterations", "be32 l.qcow2 262308 0"),
+    ("slot state", "be32 l.qcow2 262352 5"),
+    ("slot without iterations", "be32 l.qcow2 262356 0"),
+    ("slot far away", "be32 l.qcow2 262392 8388607 && be32 l.qcow2 262248 2147483647"),
+    ("slot stripes", "be32 l.qcow2 262396 3000"),
+    ("salt", "hex l.qcow2 262360 0000"),
+    ("method", "be32 l.qcow2 32 1"),
+    ("file cut", "truncate l.qcow2 300000"),
+];
 
 /// For each image.
 const EACH: &[&str] = &[

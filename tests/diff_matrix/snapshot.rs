@@ -38,9 +38,9 @@ pub fn cases() -> Vec<Case> {
             .with("create -f qcow2 -o data_file=d.data d.qcow2 1M && img bitmap --add d.qcow2 b"),
     );
     all.extend(group("snapshot", V3, USAGE));
-    all.extend(patched("snapshot", SNAPSHOTS, "snapshot -a first a.qcow2", DAMAGE));
-    all.extend(patched("snapshot", SNAPSHOTS, "snapshot -d first a.qcow2", DAMAGE));
-    all.extend(patched("snapshot", SNAPSHOTS, "convert -O raw -l first a.qcow2 out.raw", DAMAGE));
+    all.extend(patched("snapshot -a", SNAPSHOTS, "snapshot -a first a.qcow2", DAMAGE));
+    all.extend(patched("snapshot -d", SNAPSHOTS, "snapshot -d first a.qcow2", DAMAGE));
+    all.extend(patched("snapshot -l", SNAPSHOTS, "convert -O raw -l first a.qcow2 out.raw", DAMAGE));
     all.extend(resized());
     for bits in [1, 2, 4, 8, 32, 64] {
         let set_up =

@@ -34,7 +34,6 @@ mod open;
 mod opener;
 mod options;
 mod protocol_image;
-mod range_lock;
 mod request;
 mod shown;
 pub mod spec;
@@ -47,7 +46,6 @@ pub use create::NewFile;
 pub use gate::{Deny, Listed, Permissive, SameDirectory};
 pub use node::{BackingName, Layers, Node, NodeMode, NodeParts, Status};
 pub use options::OpenOptions;
-pub use range_lock::{RangeGuard, RangeLock};
 pub use spec::ImageSpec;
 pub use stack::{DetectZeroes, Stack, StackOptions};
 

@@ -12,11 +12,10 @@ use std::sync::Arc;
 
 use diskimg_core::{
     BlockDevice, ByteRange, Description, Device, Error, ErrorKind, Extent, ExtentFlags, HostRef, Image,
-    Limits, Prealloc, Publish, Reservation, Result, ZeroMode, is_zero, len_u64, to_usize,
+    Limits, Prealloc, Publish, RangeLock, Reservation, Result, ZeroMode, is_zero, len_u64, to_usize,
 };
 
 use crate::node::Node;
-use crate::range_lock::RangeLock;
 use crate::walk::Walk;
 
 /// The size of the zero buffer where zeros have to be written as data, in bytes.

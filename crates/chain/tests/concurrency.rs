@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::FakeImage;
-use diskimg_chain::RangeLock;
+use diskimg_core::RangeLock;
 use diskimg_core::{BlockDevice, ByteRange, ZeroMode};
 
 #[test]

@@ -151,9 +151,9 @@ impl<'s> Session<'s> {
             Op::Write(range, seed) => Op::Write(range.intersect(disk), seed),
             Op::Zero(range, how) => Op::Zero(range.intersect(disk), how),
             Op::Discard(range) => Op::Discard(range.intersect(disk)),
+            Op::Read(range) => Op::Read(range.intersect(disk)),
             Op::Reserve(range, seed, commit) => Op::Reserve(range.intersect(disk), seed, commit),
             // Where the disk could not be made as long as the script has it.
-            Op::Read(range) => Op::Read(range.intersect(disk)),
             other => other,
         }
     }

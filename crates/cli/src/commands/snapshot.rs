@@ -31,19 +31,19 @@ pub(crate) static COMMAND: Command = Command {
         value(Key::Delete, "d", &["delete"]),
     ],
     help: &[
-        ("-q, --quiet", "quiet operations"),
-        ("-f, --format FMT", "specify FILENAME format explicitly"),
+        ("-q, --quiet", " quiet operations"),
+        ("-f, --format FMT", " specify FILENAME format explicitly"),
         (
             "--image-opts",
-            "indicates that FILENAME is a complete image specification
+            " indicates that FILENAME is a complete image specification
    instead of a file name (incompatible with --format)",
         ),
-        ("-U, --force-share", "open image in shared mode for concurrent access"),
-        ("--object OBJDEF", "QEMU user-creatable object (eg encryption key)"),
+        ("-U, --force-share", " open image in shared mode for concurrent access"),
+        ("--object OBJDEF", " QEMU user-creatable object (eg encryption key)"),
         (
             "Operation, one of:
     -l, --list",
-            "list snapshots in FILENAME (the default)
+            "  list snapshots in FILENAME (the default)
     -c, --create SNAPSHOT
        create named snapshot
     -a, --apply SNAPSHOT
@@ -51,7 +51,7 @@ pub(crate) static COMMAND: Command = Command {
     -d, --delete SNAPSHOT
        delete named snapshot",
         ),
-        ("FILENAME", "image file name (or specification with --image-opts)"),
+        ("FILENAME - image file name (or specification with --image-opts)", ""),
     ],
     run,
 };

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use diskimg_core::{
-    BlockDevice, ByteRange, Error, Prealloc, Result, ZeroMode, errno, len_u64, read_zero_padded,
+    BlockDevice, ByteRange, Error, MAX_DEVICE_LEN, Prealloc, Result, ZeroMode, errno, len_u64,
+    read_zero_padded,
 };
 
 use crate::extensions::CryptoPointer;
-
-/// Offsets on the host end here.
-const HOST_END: u64 = i64::MAX.cast_unsigned();
 
 /// The area that the header extension points to. Nothing outside of it is read or written, whatever the LUKS header
 /// says.
@@ -39,7 +37,7 @@ impl LuksArea {
             return Err(Error::corrupt("Request for data outside of extension header"));
         }
         let host = self.place.offset.checked_add(offset);
-        host.filter(|host| host.checked_add(range.len).is_some_and(|end| end <= HOST_END))
+        host.filter(|host| host.checked_add(range.len).is_some_and(|end| end <= MAX_DEVICE_LEN))
             .ok_or_else(|| Error::from_errno(errno::EIO).context("Could not read encryption header"))
     }
 }
@@ -47,7 +45,7 @@ impl LuksArea {
 impl BlockDevice for LuksArea {
     /// Longer than it is: what lies outside is an error, and no zeros.
     fn len(&self) -> u64 {
-        HOST_END
+        MAX_DEVICE_LEN
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {

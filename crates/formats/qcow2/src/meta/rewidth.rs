@@ -69,6 +69,10 @@ impl Meta {
         self.flush()?;
         let mut places = Places::default();
         if let Err(error) = self.build_beside(new, &mut places, report, change) {
+            if self.check_usable().is_err() {
+                // Nobody knows which structure the host uses.
+                return Err(error);
+            }
             for clusters in places.all() {
                 self.give_back(clusters);
             }
@@ -240,7 +244,8 @@ impl Meta {
         header.refcount_order = new.refcount_order;
         header.reftable_offset = table.first << new.cluster_bits;
         header.reftable_clusters = as_u32(table.count, "refcount table too large")?;
-        header_swap::replace(&*self.storage, &header.encode()?)?;
+        let cluster = header.encode()?;
+        header_swap::replace(&*self.storage, &cluster).inspect_err(|_| self.give_up())?;
         state.reftable.replace(header.reftable_offset, entries);
         self.adopt_header(state, header);
         state.geo = new;

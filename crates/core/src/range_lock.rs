@@ -1,6 +1,6 @@
 //! [`RangeLock`]: exclusive use of byte ranges. Writers to different ranges run at the same time.
 
-use diskimg_core::ByteRange;
+use crate::range::ByteRange;
 use parking_lot::{Condvar, Mutex};
 
 /// The ranges in use. Few at a time: one for each thread that writes.

@@ -1,0 +1,191 @@
+//! Writing: in place where a cluster has one, else into new space; zeroing and discarding.
+
+use super::read::Part;
+use super::{ClusterMap, MappedImage, Place, Space};
+use crate::device::{BlockDevice, ZeroMode};
+use crate::error::Result;
+use crate::front::Device;
+use crate::range::{ByteRange, len_u64, to_usize};
+use crate::zero::is_zero;
+
+/// Most guest bytes that are given a place at a time.
+const MAX_STEP: u64 = 8 << 20;
+/// Zeros that are written at a time, in bytes.
+const ZEROS: u64 = 1 << 20;
+
+/// Space that is given back unless its entries were published.
+pub(super) struct Unpublished<'a, M: ClusterMap> {
+    pub(super) map: &'a M,
+    pub(super) space: Option<Space>,
+}
+
+impl<M: ClusterMap> Drop for Unpublished<'_, M> {
+    fn drop(&mut self) {
+        if let Some(space) = self.space.take() {
+            self.map.give_back(space);
+        }
+    }
+}
+
+impl<M: ClusterMap> MappedImage<M> {
+    pub(super) fn write_clusters(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let range = ByteRange::new(offset, len_u64(buf));
+        let mut at = range.start;
+        while at < range.end() {
+            let rest = ByteRange::from_bounds(at, range.end());
+            let bytes = buf.get(to_usize(at - offset)..).unwrap_or_default();
+            let part = self.part_at(rest)?;
+            at += match part.host() {
+                Some(host) => self.write_host(host, bytes, part.len)?,
+                None => self.write_new(rest, bytes)?,
+            };
+        }
+        Ok(())
+    }
+
+    fn write_host(&self, host: u64, bytes: &[u8], len: u64) -> Result<u64> {
+        self.map.storage().write_at(host, bytes.get(..to_usize(len)).unwrap_or(bytes))?;
+        Ok(len)
+    }
+
+    /// Clusters `range` touches, as a range of cluster numbers.
+    pub(super) fn clusters_of(&self, range: ByteRange) -> ByteRange {
+        let size = self.map.cluster_size();
+        ByteRange::from_bounds(range.start / size, range.end().div_ceil(size))
+    }
+
+    /// Writes the first bytes of `range` into new space; how many.
+    fn write_new(&self, range: ByteRange, buf: &[u8]) -> Result<u64> {
+        let size = self.map.cluster_size();
+        let end = range.end().min((range.start / size * size).saturating_add(MAX_STEP.max(size)));
+        let range = ByteRange::from_bounds(range.start, end);
+        let _claim = self.claims.lock(self.clusters_of(range));
+        let part = self.part_at(range)?;
+        if let Some(host) = part.host() {
+            // Somebody else has just given it a place.
+            return self.write_host(host, buf, part.len);
+        }
+        let range = ByteRange::new(range.start, part.len);
+        let clusters = self.clusters_of(range);
+        let space = self.map.allocate(clusters.start, clusters.len)?;
+        let mut unpublished = Unpublished { map: &self.map, space: Some(space) };
+        let whole = ByteRange::new(clusters.start * size, space.count.min(clusters.len) * size);
+        let range = range.intersect(whole);
+        let bytes = buf.get(..to_usize(range.len)).unwrap_or(buf);
+        self.fill(&part, ByteRange::from_bounds(whole.start, range.start), whole.start, space)?;
+        self.map.storage().write_at(space.offset + (range.start - whole.start), bytes)?;
+        self.fill(&part, ByteRange::from_bounds(range.end(), whole.end()), whole.start, space)?;
+        extend(&**self.map.storage(), space.offset + whole.len)?;
+        self.map.publish(clusters.start, whole.len / size, Place::Stored(space.offset))?;
+        unpublished.space = None;
+        if matches!(part.place, Place::Packed { .. }) {
+            self.unpacked.clear();
+        }
+        Ok(range.len)
+    }
+
+    /// Fills guest range `range` of new space, whose first byte is guest byte `start`, with what it holds in this layer.
+    fn fill(&self, part: &Part, range: ByteRange, start: u64, space: Space) -> Result<()> {
+        if range.is_empty() || (space.fresh && !matches!(part.place, Place::Packed { .. })) {
+            return Ok(());
+        }
+        let mut bytes = vec![0; to_usize(range.len)];
+        if matches!(part.place, Place::Packed { .. }) {
+            self.read_clusters(range.start, &mut bytes)?;
+        }
+        if space.fresh && is_zero(&bytes) {
+            return Ok(());
+        }
+        self.map.storage().write_at(space.offset + (range.start - start), &bytes)
+    }
+
+    pub(super) fn zero_clusters(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
+        let size = self.map.cluster_size();
+        let mut at = range.start;
+        while at < range.end() {
+            let rest = ByteRange::from_bounds(at, range.end());
+            let part = self.part_at(rest)?;
+            let whole = self.whole_clusters(ByteRange::new(at, part.len));
+            let new = self.map.zeroed(part.place, how);
+            at += match (new, part.host()) {
+                (Some(new), _) if new == part.place => part.len,
+                (Some(new), _) if whole.start == at && whole.len > 0 => {
+                    self.replace(ByteRange::new(at, whole.len), part.place, new)?
+                }
+                (Some(_), _) if whole.len > 0 => self.zero_data(rest.clipped(whole.start - at), None)?,
+                (_, host) => self.zero_data(rest.clipped(part.len.min(size)), host)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// The whole clusters of `range`; one that the end of the disk cuts is whole.
+    fn whole_clusters(&self, range: ByteRange) -> ByteRange {
+        let size = self.map.cluster_size();
+        let end = if range.end() == self.disk_len() { range.end() } else { range.end() / size * size };
+        ByteRange::from_bounds(range.start.next_multiple_of(size), end.max(range.start))
+    }
+
+    /// Replaces the entries of whole clusters that all are as `old`; how many bytes they have.
+    fn replace(&self, range: ByteRange, old: Place, new: Place) -> Result<u64> {
+        let clusters = self.clusters_of(range);
+        let _claim = self.claims.lock(clusters);
+        let part = self.part_at(range)?;
+        if part.place == old {
+            self.map.publish(
+                clusters.start,
+                self.clusters_of(ByteRange::new(range.start, part.len)).len,
+                new,
+            )?;
+            self.unpacked.clear();
+        }
+        Ok(if part.place == old { part.len } else { 0 })
+    }
+
+    /// Makes bytes zero that have to be zeros in some space: in place (at `host`) or as a write.
+    fn zero_data(&self, range: ByteRange, host: Option<u64>) -> Result<u64> {
+        if let Some(host) = host {
+            let device = Device::new(self.map.storage().clone());
+            device.write_zeroes(ByteRange::new(host, range.len), ZeroMode::KeepAllocated)?;
+            return Ok(range.len);
+        }
+        let len = range.len.min(ZEROS);
+        self.write_clusters(range.start, &vec![0; to_usize(len)])?;
+        Ok(len)
+    }
+
+    pub(super) fn discard_clusters(&self, range: ByteRange) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end() {
+            let part = self.part_at(ByteRange::from_bounds(at, range.end()))?;
+            let whole = self.whole_clusters(ByteRange::new(at, part.len));
+            at += match self.map.discarded(part.place) {
+                Some(new) if new != part.place && !whole.is_empty() && whole.start == at => {
+                    self.replace(whole, part.place, new)?
+                }
+                Some(new) if new != part.place && !whole.is_empty() => whole.start - at,
+                _ => part.len,
+            };
+        }
+        Ok(())
+    }
+}
+
+impl ByteRange {
+    /// The first `len` bytes of it at most.
+    const fn clipped(self, len: u64) -> Self {
+        Self::new(self.start, if self.len < len { self.len } else { len })
+    }
+}
+
+/// Makes the file at least `end` bytes long, where the byte before `end` belongs to space of the caller's own. Zeroing
+/// never makes a file shorter; a length could cut off what others write meanwhile.
+pub(super) fn extend(storage: &dyn BlockDevice, end: u64) -> Result<()> {
+    if storage.len() >= end || end == 0 {
+        return Ok(());
+    }
+    match storage.write_zeroes(ByteRange::new(end - 1, 1), ZeroMode::MayUnmap) {
+        Ok(()) if storage.len() >= end => Ok(()),
+        _ => storage.write_at(end - 1, &[0]),
+    }
+}
