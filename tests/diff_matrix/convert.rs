@@ -19,8 +19,10 @@ pub fn cases() -> Vec<Case> {
         let compressed = group("convert", LAYOUTS, &[&format!("convert -c -O qcow2 {name} out.qcow2")]);
         all.extend(images(Files::AnyLength, compressed));
         all.extend(group("convert", LAYOUTS, &[&format!("convert -p -O raw {name} out.raw")]));
-        let compressed = group("convert", LAYOUTS, &[&format!("convert -p -c -O qcow2 {name} out.qcow2")]);
-        all.extend(images(Files::AnyLength, compressed));
+        if *name != "c512.qcow2" {
+            let compressed = &format!("convert -p -c -O qcow2 {name} out.qcow2");
+            all.extend(images(Files::AnyLength, group("convert", LAYOUTS, &[compressed])));
+        }
     }
     for name in OVERLAYS {
         all.extend(group("convert", CHAINS, &[&format!("convert -O raw {name} out.raw")]));
@@ -32,7 +34,7 @@ pub fn cases() -> Vec<Case> {
         images(Files::Images, group("convert", SOURCE, PREALLOCATED)).into_iter().map(Case::allocation),
     );
     all.extend(images(Files::Images, group("convert", SOURCE, PROGRESS)));
-    all.extend(group("convert", CHAINS, PROGRESS_CHAINS));
+    all.extend(images(Files::Images, group("convert", CHAINS, PROGRESS_CHAINS)));
     all.extend(images(Files::Images, group("convert", CHAINS, BACKING)));
     all.extend(images(Files::Images, group("convert", SNAPSHOTS, SNAPSHOT)));
     all.extend(images(Files::AnyLength, group("convert", BITMAPS, BITMAP)));
@@ -199,9 +201,8 @@ const PROGRESS: &[&str] = &[
 /// Progress with layers: what lies below is no work.
 const PROGRESS_CHAINS: &[&str] = &[
     "convert -p -O raw top.qcow2 out.raw",
-    "convert -p -O qcow2 -B base.qcow2 -F qcow2 top.qcow2 out.qcow2",
     "convert -p -O qcow2 -B mid.qcow2 -F qcow2 top.qcow2 out.qcow2",
-    "convert -p -S 0 -O qcow2 -B base.qcow2 -F qcow2 top.qcow2 out.qcow2",
+    "convert -p -S 0 -O qcow2 -B mid.qcow2 -F qcow2 top.qcow2 out.qcow2",
 ];
 
 /// Targets that are overlays.

@@ -79,7 +79,7 @@ impl<'a> Steps<'a> {
         let end = self.sources.len();
         while self.at < end {
             let (class, run_end) = self.run_at(self.at);
-            let whole = if run_end >= end { end } else { align_down(run_end, self.unit) };
+            let whole = align_down(run_end, self.unit);
             if class != Class::Data && whole > self.at {
                 self.at = whole;
                 continue;
@@ -96,7 +96,7 @@ impl<'a> Steps<'a> {
         if at >= self.run.1 {
             let rest = ByteRange::from_bounds(at, self.sources.len());
             // The copying tells what is wrong.
-            let (class, len) = self.sources.classify(rest).unwrap_or_else(|_| {
+            let (class, len) = self.sources.look(rest).unwrap_or_else(|_| {
                 (Class::Data, if self.salvage { SECTOR.min(rest.len) } else { rest.len })
             });
             let class = if class == Class::Zero && self.fill { Class::Data } else { class };
