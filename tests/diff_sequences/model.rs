@@ -307,7 +307,7 @@ impl Model {
     /// It should not have.
     pub fn done(&mut self, action: &Action) -> Result<(), String> {
         match action {
-            Action::Guest(_) | Action::Amend(_) | Action::Repair(_) => {}
+            Action::Guest(_) | Action::Amend(_) | Action::AmendKeys(_) | Action::Repair(_) => {}
             Action::Resize(_, size) | Action::AmendSize(size) => self.resize(*size),
             Action::Create(name) => {
                 let (id, name) = (String::new(), name.clone());
