@@ -63,7 +63,7 @@ fn action(rng: &mut Rng, model: &Model) -> Action {
         54..=59 => Action::Apply(snapshot_key(rng, model)),
         60..=66 => Action::Delete(snapshot_name(rng, model)),
         67..=80 => bitmap(rng, model),
-        81..=85 if model.cipher == Cipher::Luks => Action::AmendKeys(rng.pick(KEYS)),
+        81..=85 if model.cipher == Cipher::Luks => Action::AmendKeys(KEYS[rng.index(KEYS.len())]),
         81..=88 => Action::Amend((*rng.pick(AMENDS)).to_owned()),
         89 => Action::AmendSize(size(rng, model)),
         90..=92 => Action::Repair(if rng.chance(50) { "leaks" } else { "all" }),
