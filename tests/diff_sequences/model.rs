@@ -151,7 +151,7 @@ pub struct Model {
     pub refcount_bits: u64,
     /// How its backing file was named when it was made.
     pub backing: &'static str,
-    /// Something was done since the image was made: its file may have free clusters that hold old bytes.
+    /// Something was done since the image was made: its file may hold old bytes that belong to nothing.
     pub used: bool,
     /// The disk.
     pub disk: Disk,
@@ -216,8 +216,8 @@ impl Model {
             Action::Repair(_) if !self.bitmaps.is_empty() && !self.snapshots.is_empty() => {
                 Some("qemu-img check -r forgets the snapshots of an image with bitmaps")
             }
-            Action::Resize("--preallocation=metadata", _) if self.used => {
-                Some("qemu-img shows the old bytes of clusters that it takes again")
+            Action::Resize(flags, _) if flags.contains("prealloc") && self.used => {
+                Some("qemu-img shows old bytes of the host file")
             }
             _ => None,
         }
