@@ -182,6 +182,12 @@ impl Model {
             Action::Resize(flags, _) if flags.contains("prealloc") && self.cipher != Cipher::Plain => {
                 Some("preallocated clusters of an encrypted image")
             }
+            // The same where a data file is raw: tables tell of all of it.
+            Action::Resize(_, size) | Action::AmendSize(size)
+                if self.cipher != Cipher::Plain && self.data_file && *size > self.size() =>
+            {
+                Some("a grown data file of an encrypted image")
+            }
             // They would be stored as they are, not encrypted.
             Action::Guest(ops)
                 if self.cipher != Cipher::Plain
@@ -288,11 +294,18 @@ impl Model {
     }
 
     fn resize(&mut self, size: u64) {
+        let old = self.size();
         self.disk.resize(size as usize, self.cluster as usize);
         for bitmap in &mut self.bitmaps {
             let granules = size.div_ceil(bitmap.granularity) as usize;
             bitmap.bits.resize(granules, false);
             bitmap.open.resize(granules, false);
+            if size > old && bitmap.enabled && !self.backing.is_empty() {
+                // Ours records the zeros that hide a longer backing file.
+                let start = old / self.cluster * self.cluster;
+                let gained = bitmap.granules(start, size - start);
+                bitmap.open[gained].fill(true);
+            }
         }
     }
 
