@@ -10,6 +10,7 @@
 //! | `crypto` | secrets, and the ciphers and headers of encrypted images |
 //! | `raw` | the raw format |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
+//! | `parallels` | the Parallels format |
 //! | `vdi` | the VDI format of VirtualBox |
 //! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
 //! | `legacy` | bochs, cloop and dmg, which are only read |
@@ -101,6 +102,8 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_vmdk::DRIVER,
     #[cfg(feature = "raw")]
     &diskimg_raw::DRIVER,
+    #[cfg(feature = "parallels")]
+    &diskimg_parallels::DRIVER,
     #[cfg(feature = "vdi")]
     &diskimg_vdi::DRIVER,
     #[cfg(feature = "legacy")]
