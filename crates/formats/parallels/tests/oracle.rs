@@ -158,6 +158,9 @@ fn damaged(rng: &mut Rng, doubles: bool) -> Vec<u8> {
     for _ in 0..=rng.below(3) {
         match rng.below(5) {
             0 => set(44, *rng.pick(&[0x746f_6e59, 1, 0x312e_3276])),
+            // Where clusters of an old image lie across the oracle's own ones, its copies overlap others.
+            1 if doubles && old => {}
+            1 if doubles => set(48, 1000),
             1 => set(48, *rng.pick(&[0, 1, 3, 7, 8, 9, 20, 1000])),
             2 if !doubles => set(64 + rng.index(10) * 4, (9 + u32::try_from(rng.below(20)).unwrap()) * unit),
             3 if doubles => set(64 + rng.index(10) * 4, (1 + u32::try_from(rng.below(6)).unwrap()) * unit),
