@@ -18,6 +18,11 @@ pub fn cases() -> Vec<Case> {
         ));
         let compressed = group("convert", LAYOUTS, &[&format!("convert -c -O qcow2 {name} out.qcow2")]);
         all.extend(images(Files::AnyLength, compressed));
+        all.extend(group("convert", LAYOUTS, &[&format!("convert -p -O raw {name} out.raw")]));
+        if *name != "c512.qcow2" {
+            let compressed = &format!("convert -p -c -O qcow2 {name} out.qcow2");
+            all.extend(images(Files::AnyLength, group("convert", LAYOUTS, &[compressed])));
+        }
     }
     for name in OVERLAYS {
         all.extend(group("convert", CHAINS, &[&format!("convert -O raw {name} out.raw")]));
@@ -28,7 +33,8 @@ pub fn cases() -> Vec<Case> {
     all.extend(
         images(Files::Images, group("convert", SOURCE, PREALLOCATED)).into_iter().map(Case::allocation),
     );
-    all.extend(images(Files::Images, group("convert", SOURCE, PROGRESS)).into_iter().map(Case::progress));
+    all.extend(images(Files::Images, group("convert", SOURCE, PROGRESS)));
+    all.extend(images(Files::Images, group("convert", CHAINS, PROGRESS_CHAINS)));
     all.extend(images(Files::Images, group("convert", CHAINS, BACKING)));
     all.extend(images(Files::Images, group("convert", SNAPSHOTS, SNAPSHOT)));
     all.extend(images(Files::AnyLength, group("convert", BITMAPS, BITMAP)));
@@ -181,6 +187,22 @@ const PROGRESS: &[&str] = &[
     "convert --progress -W -O qcow2 s.raw out.qcow2",
     "convert -p nosuch out.raw",
     "convert -p s.raw other.raw out.raw",
+    "convert -p s.raw s.qcow2 out.raw",
+    "convert -p -S 0 s.raw out.raw",
+    "convert -p -S 0 -O qcow2 s.qcow2 out.qcow2",
+    "convert -p -S 3M -O qcow2 s.raw out.qcow2",
+    "convert -p -C s.raw out.raw",
+    "convert -p -O qcow2 -o cluster_size=2M s.raw out.qcow2",
+    "create -q -f qcow2 out.qcow2 64M && convert -p -n -O qcow2 s.raw out.qcow2",
+    "create -q -f qcow2 in.qcow2 64M && io in.qcow2 'write 1M 3M' 'write -z 4M 1M' 'write 6M 2560k' 'write 20M 9M' && \
+     convert -p -O qcow2 in.qcow2 out.qcow2",
+];
+
+/// Progress with layers: what lies below is no work.
+const PROGRESS_CHAINS: &[&str] = &[
+    "convert -p -O raw top.qcow2 out.raw",
+    "convert -p -O qcow2 -B mid.qcow2 -F qcow2 top.qcow2 out.qcow2",
+    "convert -p -S 0 -O qcow2 -B mid.qcow2 -F qcow2 top.qcow2 out.qcow2",
 ];
 
 /// Targets that are overlays.

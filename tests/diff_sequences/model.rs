@@ -151,7 +151,7 @@ pub struct Model {
     pub refcount_bits: u64,
     /// How its backing file was named when it was made.
     pub backing: &'static str,
-    /// Something was done since the image was made: its file may have free clusters that hold old bytes.
+    /// Something was done since the image was made: its file may hold old bytes that belong to nothing.
     pub used: bool,
     /// The disk.
     pub disk: Disk,
@@ -181,6 +181,12 @@ impl Model {
             // Tables that tell of clusters whose bytes were never encrypted: both read noise there.
             Action::Resize(flags, _) if flags.contains("prealloc") && self.cipher != Cipher::Plain => {
                 Some("preallocated clusters of an encrypted image")
+            }
+            // The same where a data file is raw: tables tell of all of it.
+            Action::Resize(_, size) | Action::AmendSize(size)
+                if self.cipher != Cipher::Plain && self.data_file && *size > self.size() =>
+            {
+                Some("a grown data file of an encrypted image")
             }
             // They would be stored as they are, not encrypted.
             Action::Guest(ops)
@@ -216,8 +222,8 @@ impl Model {
             Action::Repair(_) if !self.bitmaps.is_empty() && !self.snapshots.is_empty() => {
                 Some("qemu-img check -r forgets the snapshots of an image with bitmaps")
             }
-            Action::Resize("--preallocation=metadata", _) if self.used => {
-                Some("qemu-img shows the old bytes of clusters that it takes again")
+            Action::Resize(flags, _) if flags.contains("prealloc") && self.used => {
+                Some("qemu-img shows old bytes of the host file")
             }
             _ => None,
         }
@@ -288,11 +294,18 @@ impl Model {
     }
 
     fn resize(&mut self, size: u64) {
+        let old = self.size();
         self.disk.resize(size as usize, self.cluster as usize);
         for bitmap in &mut self.bitmaps {
             let granules = size.div_ceil(bitmap.granularity) as usize;
             bitmap.bits.resize(granules, false);
             bitmap.open.resize(granules, false);
+            if size > old && bitmap.enabled && !self.backing.is_empty() {
+                // Ours records the zeros that hide a longer backing file.
+                let start = old / self.cluster * self.cluster;
+                let gained = bitmap.granules(start, size - start);
+                bitmap.open[gained].fill(true);
+            }
         }
     }
 

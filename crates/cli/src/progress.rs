@@ -63,6 +63,10 @@ fn percent(done: u64, total: u64) -> Option<f32> {
 }
 
 impl Progress for ProgressBar {
+    fn wants_exact(&self) -> bool {
+        self.shown
+    }
+
     fn update(&self, done: u64, total: u64) {
         let Some(percent) = percent(done, total) else { return };
         if !self.shown {

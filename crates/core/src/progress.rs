@@ -9,6 +9,12 @@ use crate::error::{Error, ErrorKind, Result};
 pub trait Progress: Send + Sync {
     /// `done` of `total` units (usually bytes) are done.
     fn update(&self, done: u64, total: u64);
+
+    /// True if it is worth the time to count beforehand what there really is to do. Otherwise a task may count
+    /// in what turns out to need no work.
+    fn wants_exact(&self) -> bool {
+        false
+    }
 }
 
 impl Progress for () {

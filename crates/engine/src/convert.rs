@@ -17,6 +17,7 @@ mod place;
 mod plan;
 mod rate;
 mod source;
+mod steps;
 mod zero_detect;
 
 use std::num::NonZero;
@@ -102,14 +103,13 @@ pub fn convert(
     options: &ConvertOptions,
     task: &Task<'_>,
 ) -> Result<ConvertReport> {
-    let total = check(sources, target, options)?;
+    check(sources, target, options)?;
     let options = &suited(options, target);
     let base_depth =
         if options.over_backing { sources.first().and_then(|top| base_depth(top, target)) } else { None };
     let sources = Sources::new(sources, base_depth);
     let report = pipeline::run(&sources, target, options, task)?;
     target.device().flush()?;
-    task.progress.update(total.max(1), total.max(1));
     Ok(report)
 }
 
@@ -125,8 +125,8 @@ fn suited(options: &ConvertOptions, target: &Node) -> ConvertOptions {
     }
 }
 
-/// Refuses what can't work; the length of all sources in bytes.
-fn check(sources: &[&Node], target: &Node, options: &ConvertOptions) -> Result<u64> {
+/// Refuses what can't work.
+fn check(sources: &[&Node], target: &Node, options: &ConvertOptions) -> Result<()> {
     let too_long = || Error::invalid("the images are too large together");
     let total = sources.iter().try_fold(0u64, |sum, node| sum.checked_add(node.device().len()));
     let total = total.ok_or_else(too_long)?;
@@ -148,7 +148,7 @@ fn check(sources: &[&Node], target: &Node, options: &ConvertOptions) -> Result<u
     if target.device().len() < total {
         return Err(Error::invalid("output file is smaller than input file"));
     }
-    Ok(total)
+    Ok(())
 }
 
 /// How many layers of `top` lie above the image that is `target`'s backing file. Where that is none of them, its

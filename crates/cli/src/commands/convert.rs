@@ -261,10 +261,8 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let options = args.options(&context, &target);
     let sources: Vec<&Node> = sources.iter().collect();
     let task = Task::reporting(&progress);
-    let report = convert(&sources, &target.node, &options, &task);
-    if report.map_err(|error| ui.library_error(&error))?.written > 0 {
-        progress.finish();
-    }
+    convert(&sources, &target.node, &options, &task).map_err(|error| ui.library_error(&error))?;
+    progress.finish();
     if let ([source], true) = (sources.as_slice(), args.bitmaps) {
         copy_bitmaps(source, &target.node, &context.notices).map_err(|error| ui.library_error(&error))?;
     }

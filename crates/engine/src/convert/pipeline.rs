@@ -20,6 +20,7 @@ use super::place::Placer;
 use super::plan::{Planner, Rules, SECTOR, Unit, Unknown};
 use super::rate::Rate;
 use super::source::Sources;
+use super::steps::Steps;
 use super::zero_detect::{ZeroRules, split};
 use super::{COMPRESSED_UNIT, ConvertOptions, ConvertReport, UNIT};
 use crate::parallel::{Failure, on_threads, workers};
@@ -90,6 +91,8 @@ struct Pipeline<'a> {
     failure: Failure,
     rate: Rate,
     done: AtomicU64,
+    /// Where progress is wanted to be exact.
+    steps: Option<Mutex<Steps<'a>>>,
     written: AtomicU64,
     unreadable: Mutex<Vec<ByteRange>>,
 }
@@ -116,6 +119,11 @@ pub(super) fn run(
     let leave_out = zeros
         .filter(|_| rules.zero_from == 0)
         .map(|zeros| ZeroRules { block: 1 << options.sparse_size.ilog2(), ..zeros });
+    let steps = if task.progress.wants_exact() {
+        Some(Mutex::new(Steps::count(sources, rules, options.compress, task)?))
+    } else {
+        None
+    };
     let mut queue = Queue::default();
     queue.free.resize_with(count * BUFFERS_PER_WORKER, Work::default);
     let pipeline = Pipeline {
@@ -132,11 +140,16 @@ pub(super) fn run(
         failure: Failure::default(),
         rate: Rate::new(options.rate_limit),
         done: AtomicU64::new(0),
+        steps,
         written: AtomicU64::new(0),
         unreadable: Mutex::new(Vec::new()),
     };
     on_threads(count, |_| pipeline.work());
     pipeline.failure.into_result()?;
+    match pipeline.steps {
+        Some(steps) => steps.into_inner().report(total, task),
+        None => task.progress.update(total.max(1), total.max(1)),
+    }
     let unknown = pipeline.plan.into_inner().into_unknown();
     let unreadable = report_unreadable(pipeline.unreadable.into_inner(), &unknown, &options.notices);
     Ok(ConvertReport { total, written: pipeline.written.into_inner(), unreadable })
@@ -292,7 +305,10 @@ impl<'a> Pipeline<'a> {
 
     fn advance(&self, span: u64) {
         let done = self.done.fetch_add(span, Ordering::Relaxed) + span;
-        self.task.progress.update(done, self.sources.len());
+        match &self.steps {
+            Some(steps) => steps.lock().report(done, self.task),
+            None => self.task.progress.update(done, self.sources.len()),
+        }
     }
 
     /// Reads a unit, finds zeros, compresses.

@@ -66,6 +66,29 @@ impl<'a> Sources<'a> {
         Ok((class, status.len.min(range.len)))
     }
 
+    /// Like [`classify`](Self::classify), in the pieces that qemu-img looks at: each compressed cluster is one, and a
+    /// piece that is longer than what it holds of its last cluster ends before that cluster.
+    pub(super) fn look(&self, range: ByteRange) -> Result<(Class, u64)> {
+        let (class, mut len) = self.classify(range)?;
+        let Some((start, status)) = self.status(range)? else { return Ok((class, len)) };
+        let at = range.start - start;
+        if status.flags.contains(ExtentFlags::COMPRESSED)
+            && let Some(clusters) = status.layer.image().as_compressed()
+        {
+            let cluster = clusters.cluster_len().max(1);
+            len = len.min(cluster - at % cluster);
+        }
+        if let Some((_, node)) = self.part_at(range.start)
+            && let Some(cluster) = node.image().as_compressed().map(|clusters| clusters.cluster_len().max(1))
+        {
+            let tail = (at + len) % cluster;
+            if len > tail {
+                len -= tail;
+            }
+        }
+        Ok((class, len))
+    }
+
     /// True if none of the layers above `base` answers for it.
     fn is_below(&self, base: usize, status: &Status<'_>) -> bool {
         status.depth >= base || !status.flags.contains(ExtentFlags::PRESENT)
