@@ -36,6 +36,9 @@ pub const LAYOUT: &[Accepted] = &[
     tables("open/bitmaps/in use", &["bytes"]),
     tables("open/bitmaps/granularity 9", &["bytes"]),
     Accepted { case: "open/bitmaps/table beyond the end", what: &["bytes", "stderr"], reason: BEYOND },
+    Accepted { case: "open/v3/size 0", what: &["bytes"], reason: AREA },
+    Accepted { case: "open/v3/size 1", what: &["bytes"], reason: AREA },
+    Accepted { case: "open/v3/l1_size at limit", what: &["bytes"], reason: AREA },
     Accepted { case: "open/v3/size 1000", what: &["bytes"], reason: STALE },
     Accepted { case: "open/backed/a longer file", what: &["bytes"], reason: HIDDEN },
     Accepted { case: "open/v3/bitmaps without autoclear bit", what: &["stderr"], reason: NEWLINE },
@@ -62,6 +65,8 @@ const LONGER: &[&str] = &["bytes", "length", "stdout"];
 const MOVED: &[&str] = &["bytes", "stdout"];
 
 const TABLES: &str = "where its tables lie, and so where the file ends";
+
+const AREA: &str = "a resize gives back what stands behind the end of the disk";
 
 const STALE: &str = "bytes that a shrunken disk left behind its end come back in qemu-img when it grows";
 

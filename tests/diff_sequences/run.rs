@@ -120,7 +120,9 @@ impl<'a> Ground<'a> {
         self.lines.push(format!("{} {}", if ours { "qemu-img-rs" } else { "qemu-img" }, args.join(" ")));
         let done = process::run(program, &args, &self.dir())?;
         if !done.is_ok() {
-            return Err(Trouble::new("create", show(&done)));
+            // The installed one now and then measures key derivation without end.
+            let theirs = !ours && done.exit.parse::<u8>().is_err();
+            return Err(Trouble { theirs, ..Trouble::new("create", show(&done)) });
         }
         verify::learn(self)
     }

@@ -70,7 +70,9 @@ fn clean(ground: &Ground<'_>, depth: Depth, by_theirs: bool, able: bool) -> Resu
     }
     if ground.failed && by_theirs && done.exit == "3" {
         // The installed one leaves clusters behind when it fails half way. That is told, and then mended.
-        let mended = theirs(ground, &on_image(&["check", "-q", "-r", "leaks"], cipher, &[]))?;
+        // By ours if it can: qemu-img forgets snapshots meanwhile where there are bitmaps.
+        let args = on_image(&["check", "-q", "-r", "leaks"], cipher, &[]);
+        let mended = if able { ours(ground, &args)? } else { theirs(ground, &args)? };
         if mended.is_ok() {
             return Ok(());
         }
