@@ -115,7 +115,7 @@ fn a_table_that_is_cut_short_is_refused() {
 #[test]
 fn a_fixed_disk_that_is_longer_than_its_file_is_only_read() {
     let image = new_image(&["subformat=fixed", "force_size=on"]);
-    let disk = memory(&image[(1 << 20)..].to_vec());
+    let disk = memory(&image[(1 << 20)..]);
     let opened = open_for_writing(&disk).unwrap();
     assert_eq!(opened.len(), SIZE);
     assert!(opened.write_at(SIZE - 512, &[1; 512]).is_err());
