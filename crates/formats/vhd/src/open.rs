@@ -45,7 +45,9 @@ pub(crate) fn find_footer(storage: &dyn BlockDevice) -> Result<Found> {
     let end = len.div_ceil(SECTOR).saturating_sub(1).saturating_mul(SECTOR);
     match read(end)? {
         Ok(footer) if footer.kind == FIXED && no_cookie => Ok(Found { footer, at_end: true }),
-        Ok(footer) if matches!(footer.kind, DYNAMIC | DIFFERENCING) => Ok(Found { footer, at_end: true }),
+        Ok(footer) if matches!(footer.kind, DYNAMIC | DIFFERENCING) && footer.header_offset < end => {
+            Ok(Found { footer, at_end: true })
+        }
         Err(error) if no_cookie && is_fixed(storage, end)? => Err(error),
         _ => Err(head),
     }
