@@ -210,7 +210,7 @@ fn ours(image: &[u8], option: &str, action: &str) -> (Vec<String>, Vec<u8>) {
 /// An image whose metadata lost some of its refcounts is written to at random: what was there can be read afterwards.
 fn uncounted(seed: u64) {
     let mut rng = Rng::new(seed + 1);
-    let options: &[&str] = *rng.pick(&[
+    let options: &[&str] = rng.pick(&[
         &["cluster_size=512"][..],
         &["cluster_size=512", "refcount_bits=8"],
         &["cluster_size=4k", "compat=0.10"],
