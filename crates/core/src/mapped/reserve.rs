@@ -1,8 +1,9 @@
 //! Two-phase writes of whole clusters that have no place yet.
 
-use super::write::{Unpublished, extend};
+use super::write::Unpublished;
 use super::{ClusterMap, MappedImage, Place, Space};
 use crate::error::Result;
+use crate::extend::extend_to;
 use crate::extent::HostRef;
 use crate::range::ByteRange;
 use crate::range_lock::RangeGuard;
@@ -19,7 +20,7 @@ impl<M: ClusterMap> Publish for Pending<'_, M> {
     fn commit(self: Box<Self>) -> Result<()> {
         let map = &self.image.map;
         for (cluster, space) in &self.spaces {
-            extend(&**map.storage(), space.offset + space.count * map.cluster_size())?;
+            extend_to(map.storage(), space.offset + space.count * map.cluster_size())?;
             map.publish(*cluster, space.count, Place::Stored(space.offset))?;
         }
         Ok(())

@@ -2,8 +2,9 @@
 
 use super::read::Part;
 use super::{ClusterMap, MappedImage, Place, Space};
-use crate::device::{BlockDevice, ZeroMode};
+use crate::device::{BlockDevice as _, ZeroMode};
 use crate::error::Result;
+use crate::extend::extend_to;
 use crate::front::Device;
 use crate::range::{ByteRange, len_u64, to_usize};
 use crate::zero::is_zero;
@@ -75,7 +76,7 @@ impl<M: ClusterMap> MappedImage<M> {
         self.fill(&part, ByteRange::from_bounds(whole.start, range.start), whole.start, space)?;
         self.map.storage().write_at(space.offset + (range.start - whole.start), bytes)?;
         self.fill(&part, ByteRange::from_bounds(range.end(), whole.end()), whole.start, space)?;
-        extend(&**self.map.storage(), space.offset + whole.len)?;
+        extend_to(self.map.storage(), space.offset + whole.len)?;
         self.map.publish(clusters.start, whole.len / size, Place::Stored(space.offset))?;
         unpublished.space = None;
         if matches!(part.place, Place::Packed { .. }) {
@@ -175,17 +176,5 @@ impl ByteRange {
     /// The first `len` bytes of it at most.
     const fn clipped(self, len: u64) -> Self {
         Self::new(self.start, if self.len < len { self.len } else { len })
-    }
-}
-
-/// Makes the file at least `end` bytes long, where the byte before `end` belongs to space of the caller's own. Zeroing
-/// never makes a file shorter; a length could cut off what others write meanwhile.
-pub(super) fn extend(storage: &dyn BlockDevice, end: u64) -> Result<()> {
-    if storage.len() >= end || end == 0 {
-        return Ok(());
-    }
-    match storage.write_zeroes(ByteRange::new(end - 1, 1), ZeroMode::MayUnmap) {
-        Ok(()) if storage.len() >= end => Ok(()),
-        _ => storage.write_at(end - 1, &[0]),
     }
 }
