@@ -10,7 +10,9 @@
 //! | `crypto` | secrets, and the ciphers and headers of encrypted images |
 //! | `raw` | the raw format |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
+//! | `parallels` | the Parallels format |
 //! | `vdi` | the VDI format of VirtualBox |
+//! | `vhd` | the VHD format of Virtual PC and Hyper-V, called `vpc` |
 //! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
 //! | `legacy` | bochs, cloop and dmg, which are only read |
 //!
@@ -101,8 +103,12 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_vmdk::DRIVER,
     #[cfg(feature = "raw")]
     &diskimg_raw::DRIVER,
+    #[cfg(feature = "parallels")]
+    &diskimg_parallels::DRIVER,
     #[cfg(feature = "vdi")]
     &diskimg_vdi::DRIVER,
+    #[cfg(feature = "vhd")]
+    &diskimg_vhd::DRIVER,
     #[cfg(feature = "legacy")]
     &diskimg_legacy::BOCHS,
     #[cfg(feature = "legacy")]

@@ -43,23 +43,27 @@ impl<M: ClusterMap> BlockDevice for MappedImage<M> {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         ByteRange::new(offset, len_u64(buf)).check_within(self.disk_len())?;
+        let _request = self.requests.enter();
         self.read_clusters(offset, buf)
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
         ByteRange::new(offset, len_u64(buf)).check_within(self.disk_len())?;
+        let _request = self.requests.enter();
         self.before_change()?;
         self.write_clusters(offset, buf)
     }
 
     fn write_zeroes(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
         range.check_within(self.disk_len())?;
+        let _request = self.requests.enter();
         self.before_change()?;
         self.zero_clusters(range, how)
     }
 
     fn discard(&self, range: ByteRange) -> Result<()> {
         range.check_within(self.disk_len())?;
+        let _request = self.requests.enter();
         self.before_change()?;
         self.discard_clusters(range)
     }
@@ -111,6 +115,10 @@ impl<M: ClusterMap> Image for MappedImage<M> {
 
     fn backing(&self) -> Option<BackingRef> {
         self.map.backing()
+    }
+
+    fn accepts_backing(&self, backing: &dyn Image) -> Result<()> {
+        self.map.accepts_backing(backing)
     }
 
     fn children(&self) -> Vec<Child> {

@@ -10,8 +10,11 @@
 //!   table on the host never refers to bytes that are not there; a crash leaves unused space at worst.
 //! - Writers of the same cluster that has no place yet wait for each other; everybody else runs in parallel. No lock
 //!   is held over the I/O of data by a map.
+//! - A map that uses freed space again waits until the table without it is durable and the requests that may have looked
+//!   it up before have ended ([`ClusterMap::written`]).
 
 mod device;
+mod epoch;
 mod read;
 mod reserve;
 mod table;
@@ -138,6 +141,15 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
         Ok(())
     }
 
+    /// Called before bytes of stored clusters change in place: of `count` clusters from `first` on.
+    ///
+    /// # Errors
+    /// The storage's; `Corrupt` for places that are not to be written to.
+    fn before_overwrite(&self, first: u64, count: u64) -> Result<()> {
+        let _ = (first, count);
+        Ok(())
+    }
+
     /// What an entry becomes when its whole cluster is made zero; `None`: zeros have to be written.
     fn zeroed(&self, old: Place, how: ZeroMode) -> Option<Place> {
         let _ = how;
@@ -165,6 +177,12 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
     /// A cut could not be written: it is dirty again.
     fn not_written(&self, cut: Cut);
 
+    /// The last cut is durable. What it took out of the tables is still used by requests that began before; these have
+    /// ended when a later call gives an `epoch` that is at least 2 greater than this one's.
+    fn written(&self, epoch: u64) {
+        let _ = epoch;
+    }
+
     /// Changes the length of the disk in the tables and the header; the length that it has then.
     ///
     /// # Errors
@@ -190,6 +208,15 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
         None
     }
 
+    /// Looks at the image that comes below it, as [`crate::Image::accepts_backing`] says.
+    ///
+    /// # Errors
+    /// What a reader of bytes that are not in this layer is told.
+    fn accepts_backing(&self, backing: &dyn crate::image::Image) -> Result<()> {
+        let _ = backing;
+        Ok(())
+    }
+
     /// Devices that hold the image besides the storage.
     fn more_children(&self) -> Vec<Child> {
         Vec::new()
@@ -211,6 +238,8 @@ pub struct MappedImage<M: ClusterMap> {
     claims: RangeLock,
     /// One write-back at a time.
     write_back: Mutex<()>,
+    /// Requests that are running.
+    requests: epoch::Epoch,
     unpacked: crate::chunk_cache::ChunkCache,
 }
 
@@ -227,6 +256,7 @@ impl<M: ClusterMap> MappedImage<M> {
             writable,
             claims: RangeLock::default(),
             write_back: Mutex::default(),
+            requests: epoch::Epoch::default(),
             unpacked: crate::chunk_cache::ChunkCache::new(KEPT_BYTES),
         }
     }
@@ -257,6 +287,8 @@ impl<M: ClusterMap> MappedImage<M> {
         });
         if written.is_err() {
             self.map.not_written(cut);
+        } else {
+            self.map.written(self.requests.advance());
         }
         written
     }
