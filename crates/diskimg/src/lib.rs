@@ -11,6 +11,7 @@
 //! | `raw` | the raw format |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
 //! | `parallels` | the Parallels format |
+//! | `qed` | the QED format |
 //! | `vdi` | the VDI format of VirtualBox |
 //! | `vhd` | the VHD format of Virtual PC and Hyper-V, called `vpc` |
 //! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
@@ -105,6 +106,8 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_raw::DRIVER,
     #[cfg(feature = "parallels")]
     &diskimg_parallels::DRIVER,
+    #[cfg(feature = "qed")]
+    &diskimg_qed::DRIVER,
     #[cfg(feature = "vdi")]
     &diskimg_vdi::DRIVER,
     #[cfg(feature = "vhd")]
