@@ -8,7 +8,7 @@ use crate::geometry::Geometry;
 use crate::limits::{MAX_BACKING_NAME, MAX_HEADER_BYTES};
 
 /// Bytes of the header.
-pub(crate) const HEADER_LEN: u64 = 64;
+pub(crate) const HEADER_LEN: usize = 64;
 /// What an image begins with.
 pub(crate) const MAGIC: [u8; 4] = *b"QED\0";
 
@@ -76,7 +76,7 @@ impl Header {
 
     /// Reads and checks the header.
     pub(crate) fn read(storage: &dyn BlockDevice) -> Result<Self> {
-        let mut bytes = [0; HEADER_LEN as usize];
+        let mut bytes = [0; HEADER_LEN];
         read_zero_padded(storage, 0, &mut bytes)?;
         if !Self::is_signed(&bytes) {
             return Err(QedError::Magic.into());
