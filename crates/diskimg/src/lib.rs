@@ -9,6 +9,7 @@
 //! | `file` | host files and block devices |
 //! | `crypto` | secrets, and the ciphers and headers of encrypted images |
 //! | `raw` | the raw format |
+//! | `qcow` | the qcow format, version 1 |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
 //! | `parallels` | the Parallels format |
 //! | `qed` | the QED format |
@@ -106,6 +107,8 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_raw::DRIVER,
     #[cfg(feature = "parallels")]
     &diskimg_parallels::DRIVER,
+    #[cfg(feature = "qcow")]
+    &diskimg_qcow::DRIVER,
     #[cfg(feature = "qed")]
     &diskimg_qed::DRIVER,
     #[cfg(feature = "vdi")]
