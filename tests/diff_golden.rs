@@ -30,6 +30,8 @@ const PAGES: &[(&str, &str)] = &[
     ("amend-help", "amend --help"),
     ("bitmap-help", "bitmap --help"),
     ("snapshot-help", "snapshot --help"),
+    ("commit-help", "commit --help"),
+    ("rebase-help", "rebase --help"),
     ("create-no-name", "create"),
     ("info-no-name", "info"),
     ("convert-no-name", "convert"),
@@ -38,6 +40,13 @@ const PAGES: &[(&str, &str)] = &[
     ("map-no-name", "map"),
     ("measure-no-name", "measure"),
     ("resize-no-name", "resize"),
+    ("commit-no-name", "commit"),
+    ("commit-two-names", "commit a b"),
+    ("commit-unknown-option", "commit -U a"),
+    ("commit-rate", "commit -r 1x a"),
+    ("rebase-no-name", "rebase -u"),
+    ("rebase-no-backing", "rebase a"),
+    ("rebase-unknown-option", "rebase -r 1 a"),
     ("amend-no-options", "amend"),
     ("amend-no-name", "amend -o compat=v3"),
     ("amend-unknown-option", "amend --nosuch"),
@@ -71,7 +80,7 @@ const PAGES: &[(&str, &str)] = &[
 ];
 
 /// Commands that the installed one lists and ours does not have yet.
-const COMMANDS_TO_COME: &[&str] = &["bench", "commit", "dd", "rebase"];
+const COMMANDS_TO_COME: &[&str] = &["bench", "dd"];
 
 fn main() -> std::process::ExitCode {
     let refresh = std::env::var_os("DISKIMG_REFRESH_GOLDEN").is_some();

@@ -13,6 +13,8 @@ mod amend;
 mod bitmap;
 #[path = "diff_matrix/check.rs"]
 mod check;
+#[path = "diff_matrix/commit.rs"]
+mod commit;
 #[path = "diff_matrix/compare.rs"]
 mod compare;
 #[path = "diff_matrix/convert.rs"]
@@ -43,6 +45,8 @@ mod odd;
 mod open;
 #[path = "diff_matrix/pending.rs"]
 mod pending;
+#[path = "diff_matrix/rebase.rs"]
+mod rebase;
 #[path = "diff_matrix/resize.rs"]
 mod resize;
 #[path = "diff_matrix/snapshot.rs"]
@@ -56,6 +60,7 @@ fn main() -> std::process::ExitCode {
     let tables = [
         amend::cases(),
         check::cases(),
+        commit::cases(),
         compare::cases(),
         convert::cases(),
         convert_more::cases(),
@@ -69,6 +74,7 @@ fn main() -> std::process::ExitCode {
         odd::cases(),
         open::cases(),
         bitmap::cases(),
+        rebase::cases(),
         resize::cases(),
         snapshot::cases(),
     ];

@@ -12,6 +12,7 @@ mod alloc;
 mod any_table;
 mod areas;
 mod corrupt;
+mod empty;
 mod epoch;
 mod grow;
 mod inflight;

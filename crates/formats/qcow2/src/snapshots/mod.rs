@@ -80,11 +80,12 @@ impl Contents {
         }
     }
 
-    /// Replaces the disk. `swap` works on memory alone.
-    fn replace(&self, swap: impl FnOnce()) {
+    /// Replaces the disk. Readers wait for the end of `swap`.
+    pub(crate) fn replace<T>(&self, swap: impl FnOnce() -> T) -> T {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        swap();
+        let result = swap();
         self.generation.fetch_add(1, Ordering::SeqCst);
+        result
     }
 }
 
