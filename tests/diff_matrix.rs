@@ -9,6 +9,8 @@ mod accepted;
 mod alone;
 #[path = "diff_matrix/amend.rs"]
 mod amend;
+#[path = "diff_matrix/bench.rs"]
+mod bench;
 #[path = "diff_matrix/bitmap.rs"]
 mod bitmap;
 #[path = "diff_matrix/check.rs"]
@@ -21,6 +23,8 @@ mod convert;
 mod convert_more;
 #[path = "diff_matrix/create.rs"]
 mod create;
+#[path = "diff_matrix/dd.rs"]
+mod dd;
 #[path = "diff_matrix/encrypt.rs"]
 mod encrypt;
 #[path = "diff_matrix/fixtures.rs"]
@@ -55,11 +59,13 @@ const LEAST: usize = 2000;
 fn main() -> std::process::ExitCode {
     let tables = [
         amend::cases(),
+        bench::cases(),
         check::cases(),
         compare::cases(),
         convert::cases(),
         convert_more::cases(),
         create::cases(),
+        dd::cases(),
         encrypt::cases(),
         info::cases(),
         locks::cases(),
