@@ -12,6 +12,7 @@
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
 //! | `vdi` | the VDI format of VirtualBox |
 //! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
+//! | `luks` | LUKS volumes, version 1 |
 //! | `legacy` | bochs, cloop and dmg, which are only read |
 //!
 //! All are on by default. Reading and writing takes `&self` and may be done from any number of threads at once.
@@ -103,6 +104,8 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_raw::DRIVER,
     #[cfg(feature = "vdi")]
     &diskimg_vdi::DRIVER,
+    #[cfg(feature = "luks")]
+    &diskimg_luks::DRIVER,
     #[cfg(feature = "legacy")]
     &diskimg_legacy::BOCHS,
     #[cfg(feature = "legacy")]
