@@ -26,6 +26,19 @@ const AMENDS: &[&str] = &[
     "compat=1.1,refcount_bits=8,lazy_refcounts=on",
     "data_file_raw=off",
 ];
+/// What never takes the first password out of the first slot.
+const KEYS: &[&str] = &[
+    "encrypt.state=active,encrypt.new-secret=s1,encrypt.iter-time=10",
+    "encrypt.state=active,encrypt.new-secret=s0,encrypt.iter-time=10",
+    "encrypt.state=active,encrypt.new-secret=s1,encrypt.keyslot=3,encrypt.iter-time=10",
+    "encrypt.state=active,encrypt.new-secret=s1,encrypt.keyslot=0,encrypt.iter-time=10",
+    "encrypt.state=active,encrypt.new-secret=s1,encrypt.keyslot=8,encrypt.iter-time=10",
+    "encrypt.state=inactive,encrypt.old-secret=s1",
+    "encrypt.state=inactive,encrypt.keyslot=3",
+    "encrypt.state=inactive,encrypt.keyslot=1",
+    "encrypt.state=active",
+    "encrypt.state=inactive",
+];
 
 /// The layout of a seed.
 pub fn layout(seed: u64) -> Layout {
@@ -50,6 +63,7 @@ fn action(rng: &mut Rng, model: &Model) -> Action {
         54..=59 => Action::Apply(snapshot_key(rng, model)),
         60..=66 => Action::Delete(snapshot_name(rng, model)),
         67..=80 => bitmap(rng, model),
+        81..=85 if model.cipher == Cipher::Luks => Action::AmendKeys(KEYS[rng.index(KEYS.len())]),
         81..=88 => Action::Amend((*rng.pick(AMENDS)).to_owned()),
         89 => Action::AmendSize(size(rng, model)),
         90..=92 => Action::Repair(if rng.chance(50) { "leaks" } else { "all" }),

@@ -151,6 +151,8 @@ pub struct Model {
     pub refcount_bits: u64,
     /// How its backing file was named when it was made.
     pub backing: &'static str,
+    /// Something was done since the image was made: its file may hold old bytes that belong to nothing.
+    pub used: bool,
     /// The disk.
     pub disk: Disk,
     /// The snapshots, in the order of their table.
@@ -213,6 +215,9 @@ impl Model {
         match action {
             Action::Repair(_) if !self.bitmaps.is_empty() && !self.snapshots.is_empty() => {
                 Some("qemu-img check -r forgets the snapshots of an image with bitmaps")
+            }
+            Action::Resize(flags, _) if flags.contains("prealloc") && self.used => {
+                Some("qemu-img shows old bytes of the host file")
             }
             _ => None,
         }
@@ -307,7 +312,7 @@ impl Model {
     /// It should not have.
     pub fn done(&mut self, action: &Action) -> Result<(), String> {
         match action {
-            Action::Guest(_) | Action::Amend(_) | Action::Repair(_) => {}
+            Action::Guest(_) | Action::Amend(_) | Action::AmendKeys(_) | Action::Repair(_) => {}
             Action::Resize(_, size) | Action::AmendSize(size) => self.resize(*size),
             Action::Create(name) => {
                 let (id, name) = (String::new(), name.clone());
@@ -325,6 +330,7 @@ impl Model {
             Action::ChangeBitmap(how, name) => self.change_bitmap(how, name)?,
             Action::MergeBitmap(source, target) => self.merge(source, target)?,
             Action::Convert(flags, _, cipher) => {
+                self.used = false;
                 self.cipher = *cipher;
                 self.snapshots.clear();
                 self.disk.tail.clear();

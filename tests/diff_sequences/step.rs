@@ -87,6 +87,8 @@ pub enum Action {
     Amend(String),
     /// `amend -o size=`.
     AmendSize(u64),
+    /// `amend -o encrypt.…` of an image with LUKS.
+    AmendKeys(&'static str),
     /// `check -r`.
     Repair(&'static str),
     /// `convert FLAGS -O qcow2 -o OPTIONS`, and the new image takes the place of the old one.
@@ -106,6 +108,9 @@ pub struct Step {
 
 /// The secret that all encrypted images have.
 pub const SECRET: &str = "secret,id=s0,data=the first password";
+
+/// The secret that key slots are filled with beside it.
+const OTHER_SECRET: &str = "secret,id=s1,data=another";
 
 /// How the image `name` is named on a command line.
 pub fn image_args(cipher: Cipher, name: &str) -> Vec<String> {
@@ -158,7 +163,7 @@ impl Action {
             Self::AddBitmap(..) | Self::ChangeBitmap(..) | Self::MergeBitmap(..) => {
                 needs.push(Feature::Bitmaps);
             }
-            Self::Amend(_) | Self::AmendSize(_) => {
+            Self::Amend(_) | Self::AmendSize(_) | Self::AmendKeys(_) => {
                 needs.push(Feature::Amend);
                 if bitmaps {
                     needs.push(Feature::ResizeWithBitmaps);
@@ -191,6 +196,7 @@ impl Action {
             Self::MergeBitmap(..) => "bitmap --merge".to_owned(),
             Self::Amend(options) => format!("amend {}", options.split('=').next().unwrap_or_default()),
             Self::AmendSize(_) => "amend size".to_owned(),
+            Self::AmendKeys(_) => "amend encrypt".to_owned(),
             Self::Repair(what) => format!("check -r {what}"),
             Self::Convert(..) => "convert".to_owned(),
         }
@@ -218,6 +224,9 @@ impl Action {
             Self::MergeBitmap(source, target) => on_image(&["bitmap", "--merge", source], cipher, &[target]),
             Self::Amend(options) => on_image(&["amend", "-o", options], cipher, &[]),
             Self::AmendSize(size) => on_image(&["amend", "-o", &format!("size={size}")], cipher, &[]),
+            Self::AmendKeys(options) => {
+                on_image(&["amend", "--object", OTHER_SECRET, "-o", options], cipher, &[])
+            }
             Self::Repair(what) => on_image(&["check", "-r", what], cipher, &[]),
             Self::Convert(flags, options, to) => convert(model, flags, options, *to, number),
         }

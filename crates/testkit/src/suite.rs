@@ -15,6 +15,13 @@ pub fn plain(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> T
     Test(Trial::test(name, move || guarded(body)))
 }
 
+/// A test that needs another tool: ignored where that is missing.
+pub fn with_tool(name: impl Into<String>, tool: &str, body: impl FnOnce() + Send + 'static) -> Test {
+    let missing = !std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()));
+    Test(Trial::test(name, move || guarded(body)).with_ignored_flag(missing))
+}
+
 /// A test that needs the installed `qemu-img`.
 pub fn with_oracle(name: impl Into<String>, body: impl FnOnce(&'static Oracle) + Send + 'static) -> Test {
     let found = Oracle::find();

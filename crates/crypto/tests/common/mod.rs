@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use diskimg_core::{BlockDevice as _, MemDevice};
 use diskimg_crypto::luks::{CreateOptions, Header, Placement, create};
@@ -85,13 +85,10 @@ pub(crate) fn write_ours(folder: &Path, options: &CreateOptions) {
     fs::write(folder.join("v.luks"), bytes).unwrap();
 }
 
-/// Runs `cryptsetup` with the password on its standard input; `None` if it is not installed.
-pub(crate) fn cryptsetup(folder: &Path, args: &[&str]) -> Option<Output> {
-    use std::io::Write as _;
+/// Runs `cryptsetup` with the password in a file.
+pub(crate) fn cryptsetup(folder: &Path, args: &[&str]) -> Output {
+    fs::write(folder.join("password"), PASSWORD).unwrap();
     let mut command = Command::new("cryptsetup");
-    command.args(args).args(["--key-file", "-", "v.luks"]).current_dir(folder);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().ok()?;
-    child.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
-    Some(child.wait_with_output().unwrap())
+    command.args(args).args(["--key-file", "password", "v.luks"]).current_dir(folder);
+    command.output().expect("cryptsetup runs")
 }

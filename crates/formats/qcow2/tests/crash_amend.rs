@@ -1,20 +1,36 @@
 //! A power cut at any write of an amendment leaves an image that opens with all its data, as the old or the new one.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use std::sync::Arc;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 
 use diskimg_core::opener::NoReferences;
 use diskimg_core::options::{OptUse, ParsedOptions};
 use diskimg_core::{AmendInput, BlockDevice, ByteRange, MemDevice, Result, Task, ZeroMode};
 use diskimg_qcow2::DRIVER;
-use diskimg_testkit::crash::{self, Scenario};
+use diskimg_testkit::crash::{self, CrashReport, Scenario};
 use diskimg_testkit::{
     FaultDevice, FaultKinds, FaultPlan, FaultSpec, FormatSubject, History, Op, Oracle, Recorder, Sampling,
-    Subject,
+    Subject, suite,
 };
 
 /// Bytes of the disks.
 const SIZE: u64 = 1 << 20;
+
+/// Numbers of all tests together.
+static TOTAL: Mutex<Option<CrashReport>> = Mutex::new(None);
+
+fn main() -> ExitCode {
+    let code = suite::run(vec![
+        suite::plain("refcounts of every width", refcounts_of_every_width),
+        suite::plain("both versions", both_versions),
+        suite::plain("failing requests", failing_requests),
+    ]);
+    if let Some(total) = *TOTAL.lock().unwrap() {
+        println!("crash states of amendments: {total:?}");
+    }
+    code
+}
 
 /// What is in the image before: data, zeros with and without a host cluster, a gap.
 fn contents() -> Vec<Op> {
@@ -53,17 +69,17 @@ fn survives(create: &[&'static str], changes: &[&str]) {
         sampling: Sampling { samples: 300, seed: 7 },
         oracle_checks: 3,
     };
-    crash::judge_trace(&subject, &scenario, &recorder.trace(), &History::new(bytes), Oracle::find());
+    let trace = recorder.trace();
+    let report = crash::judge_trace(&subject, &scenario, &trace, &History::new(bytes), Oracle::find());
+    TOTAL.lock().unwrap().get_or_insert_with(CrashReport::default).add(report);
 }
 
-#[test]
 fn refcounts_of_every_width() {
     survives(&["cluster_size=4096"], &["refcount_bits=64", "refcount_bits=1", "refcount_bits=8"]);
     survives(&["cluster_size=512"], &["refcount_bits=32", "refcount_bits=2", "refcount_bits=16"]);
     survives(&["cluster_size=65536", "refcount_bits=1"], &["refcount_bits=64"]);
 }
 
-#[test]
 fn both_versions() {
     survives(&["cluster_size=4096"], &["compat=v2", "compat=v3", "lazy_refcounts=on", "lazy_refcounts=off"]);
     survives(
@@ -106,7 +122,6 @@ fn survives_errors(create: &[&'static str], change: &str) {
     }
 }
 
-#[test]
 fn failing_requests() {
     survives_errors(&["cluster_size=4096"], "refcount_bits=64");
     survives_errors(&["cluster_size=512"], "refcount_bits=1");

@@ -83,12 +83,12 @@ fn damage(bytes: &mut Vec<u8>, cluster: usize, rng: &mut Rng) {
         let old = u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
         let end = bytes.len() as u64;
         let new = match rng.below(8) {
-            0 => old ^ 1 << rng.below(64),
+            0 => old ^ (1 << rng.below(64)),
             1 => 0,
             2 => rng.next_u64(),
-            3 => 1 << 63 | rng.below(end) / 512 * 512,
-            4 => 1 << 62 | rng.below(end),
-            5 => 1 << 63 | rng.below(1 << 52) / 512 * 512,
+            3 => (1 << 63) | (rng.below(end) / 512 * 512),
+            4 => (1 << 62) | rng.below(end),
+            5 => (1 << 63) | (rng.below(1 << 52) / 512 * 512),
             6 => old.wrapping_add(1 << rng.below(40)),
             _ => u64::MAX,
         };

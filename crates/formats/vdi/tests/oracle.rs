@@ -94,7 +94,8 @@ fn damage(oracle: &Oracle, seed: u64) {
     let memory = FormatSubject::new(&DRIVER, 6 << 20, &[]).fresh();
     let mut image = memory[0].to_vec();
     for block in 0..3 {
-        image[512 + block * 4..516 + block * 4].copy_from_slice(&u32::try_from(2 - block).unwrap().to_le_bytes());
+        image[512 + block * 4..516 + block * 4]
+            .copy_from_slice(&u32::try_from(2 - block).unwrap().to_le_bytes());
     }
     image[0x184] = 3;
     for _ in 0..=rng.below(2) {
