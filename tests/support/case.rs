@@ -56,6 +56,8 @@ pub struct Case {
     files: Files,
     progress: bool,
     allocation: bool,
+    /// See [`Case::slow`].
+    pub slow: bool,
 }
 
 impl Case {
@@ -69,6 +71,7 @@ impl Case {
             files: Files::Exact,
             progress: false,
             allocation: false,
+            slow: false,
         }
     }
 
@@ -94,6 +97,12 @@ impl Case {
     /// The space that the file system allocated must be alike too (preallocation, sparse output).
     pub fn allocation(mut self) -> Self {
         self.allocation = true;
+        self
+    }
+
+    /// Takes the oracle seconds: run only if `DISKIMG_SLOW` is set.
+    pub fn slow(mut self) -> Self {
+        self.slow = true;
         self
     }
 
