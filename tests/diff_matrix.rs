@@ -43,6 +43,8 @@ mod names;
 mod odd;
 #[path = "diff_matrix/open.rs"]
 mod open;
+#[path = "diff_matrix/overlap.rs"]
+mod overlap;
 #[path = "diff_matrix/pending.rs"]
 mod pending;
 #[path = "diff_matrix/resize.rs"]
@@ -70,6 +72,7 @@ fn main() -> std::process::ExitCode {
         measure::cases(),
         names::cases(),
         odd::cases(),
+        overlap::cases(),
         open::cases(),
         bitmap::cases(),
         resize::cases(),
