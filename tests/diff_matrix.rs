@@ -35,6 +35,8 @@ mod info;
 mod layout;
 #[path = "diff_matrix/locks.rs"]
 mod locks;
+#[path = "diff_matrix/luks.rs"]
+mod luks;
 #[path = "diff_matrix/map.rs"]
 mod map;
 #[path = "diff_matrix/measure.rs"]
@@ -71,6 +73,7 @@ fn main() -> std::process::ExitCode {
         encrypt::cases(),
         info::cases(),
         locks::cases(),
+        luks::cases(),
         map::cases(),
         measure::cases(),
         names::cases(),

@@ -25,7 +25,7 @@ pub enum Files {
     AnyLength,
     /// As `AnyLength`, and each snapshot reads the same from both.
     Snapshots,
-    /// As `Exact`, but the bytes of encrypted qcow2 images may differ: each has a key and salts of its own, and it may
+    /// As `Exact`, but the bytes of encrypted images may differ: each has a key and salts of its own, and it may
     /// end with its last cluster. What they hold is for the commands to show.
     Encrypted,
 }
@@ -56,6 +56,8 @@ pub struct Case {
     files: Files,
     progress: bool,
     allocation: bool,
+    /// See [`Case::slow`].
+    pub slow: bool,
 }
 
 impl Case {
@@ -69,6 +71,7 @@ impl Case {
             files: Files::Exact,
             progress: false,
             allocation: false,
+            slow: false,
         }
     }
 
@@ -94,6 +97,12 @@ impl Case {
     /// The space that the file system allocated must be alike too (preallocation, sparse output).
     pub fn allocation(mut self) -> Self {
         self.allocation = true;
+        self
+    }
+
+    /// Takes the oracle seconds: run only if `DISKIMG_SLOW` is set.
+    pub fn slow(mut self) -> Self {
+        self.slow = true;
         self
     }
 
@@ -339,7 +348,8 @@ fn drop_sizes(json: &str) -> String {
 fn encrypted(path: &Path) -> bool {
     let mut header = [0; 36];
     let read = std::fs::File::open(path).and_then(|file| file.read_exact_at(&mut header, 0));
-    read.is_ok() && header.starts_with(b"QFI\xfb") && header[32..] != [0; 4]
+    read.is_ok()
+        && (header.starts_with(b"LUKS\xba\xbe") || header.starts_with(b"QFI\xfb") && header[32..] != [0; 4])
 }
 
 /// Cluster size of a qcow2 image; 1 for anything else. An image may end within its last cluster or with it.
