@@ -166,6 +166,21 @@ pub(crate) fn move_layers(
     Ok(report)
 }
 
+/// Copies the bytes `window` of the disk `source` to the start of the disk `target`, all of them, and flushes it.
+pub(crate) fn copy_window(
+    source: &Node,
+    window: ByteRange,
+    target: &Node,
+    task: &Task<'_>,
+) -> Result<ConvertReport> {
+    let options = ConvertOptions { sparse_size: 0, ..ConvertOptions::default() };
+    let options = suited(&options, target);
+    let report =
+        pipeline::run(&Sources::window(source, window), target, &options, zeros(target, &options), task)?;
+    target.device().flush()?;
+    Ok(report)
+}
+
 /// Refuses compression where the format has none.
 pub(crate) fn check_compression(target: &Node) -> Result<()> {
     match target.image().driver().caps.contains(Caps::COMPRESS) {
@@ -224,6 +239,7 @@ fn base_depth(top: &Node, target: &Node) -> Option<usize> {
     found.or_else(|| (top.layers().count() > 1).then_some(1))
 }
 
+/// True if both names lead to one file.
 pub(crate) fn same_file(a: &str, b: &str) -> bool {
     let real = |name: &str| std::fs::canonicalize(name).ok();
     a == b || real(a).is_some_and(|a| real(b) == Some(a))

@@ -1,12 +1,14 @@
 //! The subcommands, one file each: option table, help page, typed arguments, and the call of the library.
 
 mod amend;
+mod bench;
 mod bitmap;
 mod check;
 mod commit;
 mod compare;
 mod convert;
 mod create;
+mod dd;
 mod info;
 mod map;
 mod measure;
@@ -20,12 +22,14 @@ use crate::command::Command;
 /// All subcommands of qemu-img.
 pub(crate) const COMMANDS: &[&Command] = &[
     &amend::COMMAND,
+    &bench::COMMAND,
     &bitmap::COMMAND,
     &check::COMMAND,
     &commit::COMMAND,
     &compare::COMMAND,
     &convert::COMMAND,
     &create::COMMAND,
+    &dd::COMMAND,
     &info::COMMAND,
     &map::COMMAND,
     &measure::COMMAND,

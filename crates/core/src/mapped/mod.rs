@@ -141,6 +141,15 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
         Ok(())
     }
 
+    /// Called before bytes of stored clusters change in place: of `count` clusters from `first` on.
+    ///
+    /// # Errors
+    /// The storage's; `Corrupt` for places that are not to be written to.
+    fn before_overwrite(&self, first: u64, count: u64) -> Result<()> {
+        let _ = (first, count);
+        Ok(())
+    }
+
     /// What an entry becomes when its whole cluster is made zero; `None`: zeros have to be written.
     fn zeroed(&self, old: Place, how: ZeroMode) -> Option<Place> {
         let _ = how;
@@ -197,6 +206,15 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
     /// The backing file, if there is one.
     fn backing(&self) -> Option<BackingRef> {
         None
+    }
+
+    /// Looks at the image that comes below it, as [`crate::Image::accepts_backing`] says.
+    ///
+    /// # Errors
+    /// What a reader of bytes that are not in this layer is told.
+    fn accepts_backing(&self, backing: &dyn crate::image::Image) -> Result<()> {
+        let _ = backing;
+        Ok(())
     }
 
     /// Devices that hold the image besides the storage.

@@ -36,14 +36,17 @@ impl<M: ClusterMap> MappedImage<M> {
             let bytes = buf.get(to_usize(at - offset)..).unwrap_or_default();
             let part = self.part_at(rest)?;
             at += match part.host() {
-                Some(host) => self.write_host(host, bytes, part.len)?,
+                Some(host) => self.write_host(at, host, bytes, part.len)?,
                 None => self.write_new(rest, bytes)?,
             };
         }
         Ok(())
     }
 
-    fn write_host(&self, host: u64, bytes: &[u8], len: u64) -> Result<u64> {
+    /// Writes `len` of `bytes` to where guest byte `at` is stored; how many.
+    fn write_host(&self, at: u64, host: u64, bytes: &[u8], len: u64) -> Result<u64> {
+        let clusters = self.clusters_of(ByteRange::new(at, len));
+        self.map.before_overwrite(clusters.start, clusters.len)?;
         self.map.storage().write_at(host, bytes.get(..to_usize(len)).unwrap_or(bytes))?;
         Ok(len)
     }
@@ -63,7 +66,7 @@ impl<M: ClusterMap> MappedImage<M> {
         let part = self.part_at(range)?;
         if let Some(host) = part.host() {
             // Somebody else has just given it a place.
-            return self.write_host(host, buf, part.len);
+            return self.write_host(range.start, host, buf, part.len);
         }
         let range = ByteRange::new(range.start, part.len);
         let clusters = self.clusters_of(range);
@@ -145,6 +148,8 @@ impl<M: ClusterMap> MappedImage<M> {
     /// Makes bytes zero that have to be zeros in some space: in place (at `host`) or as a write.
     fn zero_data(&self, range: ByteRange, host: Option<u64>) -> Result<u64> {
         if let Some(host) = host {
+            let clusters = self.clusters_of(range);
+            self.map.before_overwrite(clusters.start, clusters.len)?;
             let device = Device::new(self.map.storage().clone());
             device.write_zeroes(ByteRange::new(host, range.len), ZeroMode::KeepAllocated)?;
             return Ok(range.len);

@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 
 use crate::bitmaps::{BitmapSet, Recording};
 use crate::check::{self, CheckInput, Repairable};
-use crate::crypt::Encryption;
+use crate::crypt::{self, Encryption};
 use crate::header::{Header, SECTOR};
 use crate::meta::{FixedArea, Meta, MetaParts};
 use crate::open::Parts;
@@ -62,6 +62,7 @@ impl Qcow2 {
         });
         let mut fixed = snapshot_areas(header, &parts.snapshots.snapshots);
         fixed.extend(bitmap_area(header));
+        fixed.extend(luks_area(header));
         let len = header.disk_size();
         let meta = Meta::new(MetaParts {
             storage: Arc::clone(&parts.storage),
@@ -206,6 +207,12 @@ fn bitmap_area(header: &Header) -> Option<FixedArea> {
     let bitmaps = header.extensions.bitmaps.as_ref()?;
     let (offset, len) = (bitmaps.directory_offset, bitmaps.directory_size);
     fixed_area(header, offset, len, Overlap::BITMAP_DIRECTORY, "bitmap directory")
+}
+
+/// Losing it would be losing the whole disk, so it is guarded like the header (qemu-img does not guard it).
+fn luks_area(header: &Header) -> Option<FixedArea> {
+    let place = header.extensions.crypto.filter(|_| header.crypt_method == crypt::METHOD_LUKS)?;
+    fixed_area(header, place.offset, place.len, Overlap::MAIN_HEADER, "LUKS header")
 }
 
 impl BlockDevice for Qcow2 {
@@ -367,7 +374,8 @@ impl Qcow2 {
         }
         let _nobody_changes_it = self.exclusive();
         let bitmaps = self.bitmaps.stored();
-        self.meta.overhaul(|parts| {
+        let mut damaged_bitmaps = Vec::new();
+        let result = self.meta.overhaul(|parts| {
             let mut image = Repairable {
                 storage: &*self.storage,
                 header: &mut parts.header,
@@ -376,10 +384,12 @@ impl Qcow2 {
                 bitmaps: &bitmaps,
                 data_file: self.data_file.is_some(),
                 snapshots: None,
+                damaged_bitmaps: Vec::new(),
                 unsure: false,
             };
             let result = check::repair(&mut image, repair, say, task);
             parts.unsure = image.unsure;
+            damaged_bitmaps = std::mem::take(&mut image.damaged_bitmaps);
             if let Some(snapshots) = image.snapshots.take() {
                 parts
                     .fixed
@@ -390,7 +400,14 @@ impl Qcow2 {
             parts.sound =
                 result.as_ref().is_ok_and(|report| report.corruptions == 0 && report.check_errors == 0);
             result
-        })?
+        })?;
+        self.mend_bitmaps(&damaged_bitmaps)?;
+        result
+    }
+
+    /// A repair that tells nobody what it finds.
+    pub(crate) fn repair_quietly(&self, repair: Repair, task: &Task<'_>) -> Result<CheckReport> {
+        self.repair(repair, &mut |_| {}, task)
     }
 }
 

@@ -55,7 +55,9 @@ pub(crate) struct Parts {
 
 /// Opens an image.
 pub(crate) fn open(ctx: OpenContext<'_>) -> Result<Arc<dyn Image>> {
-    Ok(Arc::new(Qcow2::new(load(ctx)?)))
+    let image = Qcow2::new(load(ctx)?);
+    image.guard_inactive_tables();
+    Ok(Arc::new(image))
 }
 
 /// Reads what an open image is made of, with all checks.
@@ -98,6 +100,7 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
             bitmaps: &bitmaps,
             data_file: data_file.is_some(),
             snapshots: None,
+            damaged_bitmaps: Vec::new(),
             unsure: false,
         };
         if prepare_for_writing(&mut image, &notices)? {

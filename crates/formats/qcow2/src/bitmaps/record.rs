@@ -8,6 +8,7 @@ use super::{BitmapSet, Held};
 use crate::bitmap_directory::{AUTO, IN_USE, data_bytes_for, encode};
 use crate::image::Qcow2;
 use crate::limits::MAX_BITMAP_DATA_BYTES;
+use crate::settings::Overlap;
 
 /// Most bytes of disk in bits, over all bitmaps that record: their chunks' headers then take 1 GiB at most.
 const MAX_RECORDED_BITS: u64 = 1 << 40;
@@ -78,7 +79,7 @@ impl Qcow2 {
                     return Err(Error::limit("The image has too many bitmaps to record all of them"));
                 }
             }
-            loaded.push(if wanted { Some(self.load_bits(&held.stored)?) } else { None });
+            loaded.push(if wanted { Some(self.bits_of(held)?) } else { None });
         }
         if loaded.iter().all(Option::is_none) {
             return Ok(());
@@ -92,7 +93,9 @@ impl Qcow2 {
         self.mark(&encode(&marked))?;
         for ((held, stored), bits) in list.iter_mut().zip(marked).zip(loaded) {
             held.stored = stored;
-            held.bits = held.bits.take().or(bits);
+            if bits.is_some() {
+                (held.bits, held.mended) = (bits, None);
+            }
         }
         Ok(())
     }
@@ -103,10 +106,7 @@ impl Qcow2 {
         if place.len != diskimg_core::len_u64(directory) {
             return Err(Error::corrupt("Broken bitmap directory"));
         }
-        self.guard_directory(None);
-        let written = self.meta.write_area(place.start, directory);
-        self.guard_directory(Some(place));
-        written?;
+        self.meta.write_area(place.start, directory, Overlap::BITMAP_DIRECTORY)?;
         self.meta.barrier()
     }
 
@@ -144,11 +144,14 @@ impl Qcow2 {
         if self.bitmaps.check_sure().is_err() {
             return;
         }
-        if let Err(error) = self.store_all(&mut list) {
-            self.notices.warn(&format!(
+        let stored = self.store_all(&mut list);
+        drop(list);
+        match stored {
+            Ok(()) => self.settle_shared(),
+            Err(error) => self.notices.warn(&format!(
                 "Failed to store the bitmaps, which are inconsistent now: {}",
                 error.joined()
-            ));
+            )),
         }
     }
 
@@ -165,6 +168,10 @@ impl Qcow2 {
         };
         if stored.is_err() && set.check_sure().is_ok() {
             set.recording.store(was_recording, Ordering::SeqCst);
+        }
+        drop(list);
+        if stored.is_ok() {
+            self.settle_shared();
         }
         stored
     }

@@ -12,6 +12,7 @@ use crate::features;
 use crate::image::Qcow2;
 use crate::limits::MAX_BITMAP_DIRECTORY_BYTES;
 use crate::meta::Clusters;
+use crate::settings::Overlap;
 
 /// A bitmap as it is to be on the host.
 #[derive(Debug)]
@@ -25,9 +26,9 @@ pub(super) struct Next {
 }
 
 impl Next {
-    /// The bitmap as it is.
+    /// The bitmap as it is; what a repair made of it is written.
     pub(super) fn unchanged(held: &mut Held) -> Self {
-        Self { stored: held.stored.clone(), bits: held.bits.take(), write: None }
+        Self { stored: held.stored.clone(), bits: held.bits.take(), write: held.mended.clone() }
     }
 }
 
@@ -46,7 +47,7 @@ impl Drop for Unpublished<'_> {
 impl Qcow2 {
     /// Writes every bitmap that is in use by this image; none is afterwards.
     pub(super) fn store_all(&self, list: &mut Vec<Held>) -> Result<()> {
-        if list.iter().all(|held| held.bits.is_none()) || !self.meta.header().is_v3() {
+        if !list.iter().any(Held::is_newer) || !self.meta.header().is_v3() {
             return Ok(());
         }
         for bits in list.iter_mut().filter_map(|held| held.bits.as_mut()) {
@@ -54,8 +55,8 @@ impl Qcow2 {
         }
         let next = |held: &mut Held| {
             let mut next = Next::unchanged(held);
-            next.write = next.bits.take();
-            if next.write.is_some() {
+            if let Some(bits) = next.bits.take() {
+                next.write = Some(bits);
                 next.stored.flags = flags(held.is_enabled(), false);
             }
             next
@@ -74,7 +75,8 @@ impl Qcow2 {
     pub(super) fn publish(&self, list: &mut Vec<Held>, mut next: Vec<Next>) -> Result<()> {
         match self.write_all(list, &mut next) {
             Ok(()) => {
-                *list = next.into_iter().map(|next| Held { stored: next.stored, bits: next.bits }).collect();
+                let held = |next: Next| Held { stored: next.stored, bits: next.bits, mended: None };
+                *list = next.into_iter().map(held).collect();
                 Ok(())
             }
             Err(error) => {
@@ -111,7 +113,7 @@ impl Qcow2 {
             let area = self.meta.allocate_area(len)?;
             unpublished.areas.push(area);
             place = ByteRange::new(area.bytes(&self.meta.geo).start, len);
-            self.meta.write_area(place.start, &directory)?;
+            self.meta.write_area(place.start, &directory, Overlap::empty())?;
         }
         let mut freed = self.no_longer_used(old, next);
         freed.extend(self.directory_range().map(|old| Clusters::holding(&self.meta.geo, old)));
@@ -168,7 +170,7 @@ impl Qcow2 {
             for (cluster, index) in (run.first..).zip(now) {
                 bits.store_bytes(index * geo.cluster_size(), &mut data);
                 let offset = cluster << geo.cluster_bits;
-                self.meta.write_area(offset, &data)?;
+                self.meta.write_area(offset, &data, Overlap::empty())?;
                 let entry = to_usize(index * TABLE_ENTRY);
                 if let Some(entry) = table.get_mut(entry..entry + to_usize(TABLE_ENTRY)) {
                     entry.copy_from_slice(&offset.to_be_bytes());
@@ -179,7 +181,7 @@ impl Qcow2 {
         let area = self.meta.allocate_area(diskimg_core::len_u64(&table))?;
         areas.push(area);
         let offset = area.bytes(&geo).start;
-        self.meta.write_area(offset, &table)?;
+        self.meta.write_area(offset, &table, Overlap::empty())?;
         Ok((offset, u32::try_from(count).unwrap_or(u32::MAX)))
     }
 }
