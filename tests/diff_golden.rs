@@ -30,6 +30,8 @@ const PAGES: &[(&str, &str)] = &[
     ("amend-help", "amend --help"),
     ("bitmap-help", "bitmap --help"),
     ("snapshot-help", "snapshot --help"),
+    ("dd-help", "dd --help"),
+    ("bench-help", "bench --help"),
     ("create-no-name", "create"),
     ("info-no-name", "info"),
     ("convert-no-name", "convert"),
@@ -38,6 +40,11 @@ const PAGES: &[(&str, &str)] = &[
     ("map-no-name", "map"),
     ("measure-no-name", "measure"),
     ("resize-no-name", "resize"),
+    ("dd-no-name", "dd"),
+    ("dd-ambiguous", "dd --= if=a of=b"),
+    ("dd-unknown-operand", "dd if=a of=b foo=1"),
+    ("bench-no-name", "bench"),
+    ("bench-ambiguous", "bench --= a"),
     ("amend-no-options", "amend"),
     ("amend-no-name", "amend -o compat=v3"),
     ("amend-unknown-option", "amend --nosuch"),
@@ -71,7 +78,7 @@ const PAGES: &[(&str, &str)] = &[
 ];
 
 /// Commands that the installed one lists and ours does not have yet.
-const COMMANDS_TO_COME: &[&str] = &["bench", "commit", "dd", "rebase"];
+const COMMANDS_TO_COME: &[&str] = &["commit", "rebase"];
 
 fn main() -> std::process::ExitCode {
     let refresh = std::env::var_os("DISKIMG_REFRESH_GOLDEN").is_some();

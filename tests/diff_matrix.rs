@@ -9,6 +9,8 @@ mod accepted;
 mod alone;
 #[path = "diff_matrix/amend.rs"]
 mod amend;
+#[path = "diff_matrix/bench.rs"]
+mod bench;
 #[path = "diff_matrix/bitmap.rs"]
 mod bitmap;
 #[path = "diff_matrix/check.rs"]
@@ -21,6 +23,8 @@ mod convert;
 mod convert_more;
 #[path = "diff_matrix/create.rs"]
 mod create;
+#[path = "diff_matrix/dd.rs"]
+mod dd;
 #[path = "diff_matrix/encrypt.rs"]
 mod encrypt;
 #[path = "diff_matrix/fixtures.rs"]
@@ -31,6 +35,8 @@ mod info;
 mod layout;
 #[path = "diff_matrix/locks.rs"]
 mod locks;
+#[path = "diff_matrix/luks.rs"]
+mod luks;
 #[path = "diff_matrix/map.rs"]
 mod map;
 #[path = "diff_matrix/measure.rs"]
@@ -41,6 +47,8 @@ mod names;
 mod odd;
 #[path = "diff_matrix/open.rs"]
 mod open;
+#[path = "diff_matrix/overlap.rs"]
+mod overlap;
 #[path = "diff_matrix/pending.rs"]
 mod pending;
 #[path = "diff_matrix/resize.rs"]
@@ -55,18 +63,22 @@ const LEAST: usize = 2000;
 fn main() -> std::process::ExitCode {
     let tables = [
         amend::cases(),
+        bench::cases(),
         check::cases(),
         compare::cases(),
         convert::cases(),
         convert_more::cases(),
         create::cases(),
+        dd::cases(),
         encrypt::cases(),
         info::cases(),
         locks::cases(),
+        luks::cases(),
         map::cases(),
         measure::cases(),
         names::cases(),
         odd::cases(),
+        overlap::cases(),
         open::cases(),
         bitmap::cases(),
         resize::cases(),

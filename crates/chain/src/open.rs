@@ -222,6 +222,7 @@ fn probe(ctx: &Context, child: &Request) -> Result<Probed> {
         backing: child.usage.backing,
         cache: CacheMode::WriteBack,
         convert_source: false,
+        native_aio: false,
         ..child.usage
     };
     let storage = open_storage(ctx, look, None)?;

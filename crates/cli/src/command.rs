@@ -117,6 +117,28 @@ pub(crate) enum Key {
     Apply,
     /// Delete a snapshot.
     Delete,
+    /// How many requests.
+    Count,
+    /// How many at once.
+    Depth,
+    /// Where the first starts.
+    Offset,
+    /// Bytes of each.
+    BufferSize,
+    /// From one to the next.
+    StepSize,
+    /// How requests reach the kernel.
+    Aio,
+    /// The same, `native`.
+    Native,
+    /// Write rather than read.
+    Write,
+    /// The byte that is written.
+    Pattern,
+    /// Requests between flushes.
+    FlushInterval,
+    /// Flush while requests run.
+    NoDrain,
 }
 
 /// An option without a value.

@@ -113,6 +113,20 @@ pub fn convert(
     Ok(report)
 }
 
+/// Copies the bytes `window` of the disk `source` to the start of the disk `target`, all of them, and flushes it.
+pub(crate) fn copy_window(
+    source: &Node,
+    window: ByteRange,
+    target: &Node,
+    task: &Task<'_>,
+) -> Result<ConvertReport> {
+    let options = ConvertOptions { sparse_size: 0, ..ConvertOptions::default() };
+    let options = suited(&options, target);
+    let report = pipeline::run(&Sources::window(source, window), target, &options, task)?;
+    target.device().flush()?;
+    Ok(report)
+}
+
 /// `options` as `target` can follow them: one that takes nothing but encoded clusters gets such, in order; one of a kind
 /// that has none gets plain ones, where others of its format have them.
 fn suited(options: &ConvertOptions, target: &Node) -> ConvertOptions {
@@ -161,7 +175,8 @@ fn base_depth(top: &Node, target: &Node) -> Option<usize> {
     found.or_else(|| (top.layers().count() > 1).then_some(1))
 }
 
-fn same_file(a: &str, b: &str) -> bool {
+/// True if both names lead to one file.
+pub(crate) fn same_file(a: &str, b: &str) -> bool {
     let real = |name: &str| std::fs::canonicalize(name).ok();
     a == b || real(a).is_some_and(|a| real(b) == Some(a))
 }

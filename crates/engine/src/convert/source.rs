@@ -14,10 +14,27 @@ pub(super) enum Class {
     Data,
 }
 
+/// A disk, or a part of one, at its place among the others.
+#[derive(Clone, Copy, Debug)]
+struct Part<'a> {
+    /// Where its bytes come.
+    range: ByteRange,
+    node: &'a Node,
+    /// The byte of the disk that comes first.
+    origin: u64,
+}
+
+impl Part<'_> {
+    /// The disk's own offset of byte `at` of all sources.
+    fn own(&self, at: u64) -> u64 {
+        at - self.range.start + self.origin
+    }
+}
+
 /// The sources. Offsets are in bytes of all of them together.
 #[derive(Debug)]
 pub(super) struct Sources<'a> {
-    parts: Vec<(ByteRange, &'a Node)>,
+    parts: Vec<Part<'a>>,
     /// Layers from this depth on are the target's backing file.
     base_depth: Option<usize>,
 }
@@ -29,28 +46,35 @@ impl<'a> Sources<'a> {
         for node in nodes {
             let range = ByteRange::new(start, node.device().len());
             start = range.end();
-            parts.push((range, *node));
+            parts.push(Part { range, node, origin: 0 });
         }
         Self { parts, base_depth }
     }
 
+    /// The bytes `window` of one disk.
+    pub(super) fn window(node: &'a Node, window: ByteRange) -> Self {
+        let range = ByteRange::new(0, window.len);
+        Self { parts: vec![Part { range, node, origin: window.start }], base_depth: None }
+    }
+
     /// Bytes of all sources.
     pub(super) fn len(&self) -> u64 {
-        self.parts.last().map_or(0, |(range, _)| range.end())
+        self.parts.last().map_or(0, |part| part.range.end())
     }
 
-    /// The source that has byte `at`, and where it starts.
-    fn part_at(&self, at: u64) -> Option<&(ByteRange, &'a Node)> {
-        let next = self.parts.partition_point(|(range, _)| range.end() <= at);
-        self.parts.get(next).filter(|(range, _)| !range.is_empty())
+    /// The source that has byte `at`.
+    fn part_at(&self, at: u64) -> Option<&Part<'a>> {
+        let next = self.parts.partition_point(|part| part.range.end() <= at);
+        self.parts.get(next).filter(|part| !part.range.is_empty())
     }
 
-    /// What the chain knows of the start of `range`, with the offset that its source starts at.
+    /// What the chain knows of the start of `range`, with its offset in its own disk.
     fn status(&self, range: ByteRange) -> Result<Option<(u64, Status<'a>)>> {
-        let Some((part, node)) = self.part_at(range.start) else { return Ok(None) };
-        let within = range.intersect(*part);
-        let status = node.status(ByteRange::new(within.start - part.start, within.len))?;
-        Ok(Some((part.start, status)))
+        let Some(part) = self.part_at(range.start) else { return Ok(None) };
+        let within = range.intersect(part.range);
+        let own = part.own(within.start);
+        let status = part.node.status(ByteRange::new(own, within.len))?;
+        Ok(Some((own, status)))
     }
 
     /// What has to be done for the start of `range` (not empty), and for how many bytes.
@@ -70,16 +94,16 @@ impl<'a> Sources<'a> {
     /// piece that is longer than what it holds of its last cluster ends before that cluster.
     pub(super) fn look(&self, range: ByteRange) -> Result<(Class, u64)> {
         let (class, mut len) = self.classify(range)?;
-        let Some((start, status)) = self.status(range)? else { return Ok((class, len)) };
-        let at = range.start - start;
+        let Some((at, status)) = self.status(range)? else { return Ok((class, len)) };
         if status.flags.contains(ExtentFlags::COMPRESSED)
             && let Some(clusters) = status.layer.image().as_compressed()
         {
             let cluster = clusters.cluster_len().max(1);
             len = len.min(cluster - at % cluster);
         }
-        if let Some((_, node)) = self.part_at(range.start)
-            && let Some(cluster) = node.image().as_compressed().map(|clusters| clusters.cluster_len().max(1))
+        if let Some(part) = self.part_at(range.start)
+            && let Some(cluster) =
+                part.node.image().as_compressed().map(|clusters| clusters.cluster_len().max(1))
         {
             let tail = (at + len) % cluster;
             if len > tail {
@@ -98,13 +122,13 @@ impl<'a> Sources<'a> {
     pub(super) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let (mut at, mut rest) = (offset, buf);
         while !rest.is_empty() {
-            let Some((part, node)) = self.part_at(at) else {
+            let Some(part) = self.part_at(at) else {
                 rest.fill(0);
                 return Ok(());
             };
-            let room = to_usize(part.end() - at).min(rest.len());
+            let room = to_usize(part.range.end() - at).min(rest.len());
             let (now, later) = rest.split_at_mut(room);
-            node.device().read_at(at - part.start, now)?;
+            part.node.device().read_at(part.own(at), now)?;
             at += diskimg_core::len_u64(now);
             rest = later;
         }
@@ -125,18 +149,18 @@ impl<'a> Sources<'a> {
         target: &dyn CompressedClusters,
         payload: &mut Vec<u8>,
     ) -> Result<bool> {
-        let Some((start, status)) = self.status(range)? else { return Ok(false) };
+        let Some((at, status)) = self.status(range)? else { return Ok(false) };
         let whole = status.len >= range.len && range.len == target.cluster_len();
         if !whole || !status.flags.contains(ExtentFlags::COMPRESSED) {
             return Ok(false);
         }
-        let (image, at) = (status.layer.image(), range.start - start);
+        let image = status.layer.image();
         match image.as_compressed() {
             Some(source)
                 if source.codec() == target.codec()
                     && source.cluster_len() == target.cluster_len()
                     && at.is_multiple_of(source.cluster_len())
-                    && range.end() - start <= image.len() =>
+                    && range.len <= image.len().saturating_sub(at) =>
             {
                 source.read_encoded(at, payload)
             }

@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 
 use crate::bitmaps::{BitmapSet, Recording};
 use crate::check::{self, CheckInput, Repairable};
-use crate::crypt::Encryption;
+use crate::crypt::{self, Encryption};
 use crate::header::{Header, SECTOR};
 use crate::meta::{FixedArea, Meta, MetaParts};
 use crate::open::Parts;
@@ -62,6 +62,7 @@ impl Qcow2 {
         });
         let mut fixed = snapshot_areas(header, &parts.snapshots.snapshots);
         fixed.extend(bitmap_area(header));
+        fixed.extend(luks_area(header));
         let len = header.disk_size();
         let meta = Meta::new(MetaParts {
             storage: Arc::clone(&parts.storage),
@@ -206,6 +207,12 @@ fn bitmap_area(header: &Header) -> Option<FixedArea> {
     let bitmaps = header.extensions.bitmaps.as_ref()?;
     let (offset, len) = (bitmaps.directory_offset, bitmaps.directory_size);
     fixed_area(header, offset, len, Overlap::BITMAP_DIRECTORY, "bitmap directory")
+}
+
+/// Losing it would be losing the whole disk, so it is guarded like the header (qemu-img does not guard it).
+fn luks_area(header: &Header) -> Option<FixedArea> {
+    let place = header.extensions.crypto.filter(|_| header.crypt_method == crypt::METHOD_LUKS)?;
+    fixed_area(header, place.offset, place.len, Overlap::MAIN_HEADER, "LUKS header")
 }
 
 impl BlockDevice for Qcow2 {

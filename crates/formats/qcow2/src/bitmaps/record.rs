@@ -8,6 +8,7 @@ use super::{BitmapSet, Held};
 use crate::bitmap_directory::{AUTO, IN_USE, data_bytes_for, encode};
 use crate::image::Qcow2;
 use crate::limits::MAX_BITMAP_DATA_BYTES;
+use crate::settings::Overlap;
 
 /// Most bytes of disk in bits, over all bitmaps that record: their chunks' headers then take 1 GiB at most.
 const MAX_RECORDED_BITS: u64 = 1 << 40;
@@ -108,10 +109,7 @@ impl Qcow2 {
         if place.len != diskimg_core::len_u64(directory) {
             return Err(Error::corrupt("Broken bitmap directory"));
         }
-        self.guard_directory(None);
-        let written = self.meta.write_area(place.start, directory);
-        self.guard_directory(Some(place));
-        written?;
+        self.meta.write_area(place.start, directory, Overlap::BITMAP_DIRECTORY)?;
         self.meta.barrier()
     }
 

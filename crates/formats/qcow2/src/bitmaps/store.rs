@@ -11,6 +11,7 @@ use crate::features;
 use crate::image::Qcow2;
 use crate::limits::MAX_BITMAP_DIRECTORY_BYTES;
 use crate::meta::Clusters;
+use crate::settings::Overlap;
 
 /// Most bits that are moved with waiting changes, over all bitmaps, in bytes.
 const MAX_MOVED_BYTES: u64 = 256 << 20;
@@ -145,7 +146,7 @@ impl Qcow2 {
             let area = self.meta.allocate_area(len)?;
             unpublished.areas.push(area);
             place = ByteRange::new(area.bytes(&self.meta.geo).start, len);
-            self.meta.write_area(place.start, &directory)?;
+            self.meta.write_area(place.start, &directory, Overlap::empty())?;
         }
         let mut freed = self.no_longer_used(old, next);
         freed.extend(self.directory_range().map(|old| Clusters::holding(&self.meta.geo, old)));
@@ -202,7 +203,7 @@ impl Qcow2 {
             for (cluster, index) in (run.first..).zip(now) {
                 bits.store_bytes(index * geo.cluster_size(), &mut data);
                 let offset = cluster << geo.cluster_bits;
-                self.meta.write_area(offset, &data)?;
+                self.meta.write_area(offset, &data, Overlap::empty())?;
                 let entry = to_usize(index * TABLE_ENTRY);
                 if let Some(entry) = table.get_mut(entry..entry + to_usize(TABLE_ENTRY)) {
                     entry.copy_from_slice(&offset.to_be_bytes());
@@ -213,7 +214,7 @@ impl Qcow2 {
         let area = self.meta.allocate_area(diskimg_core::len_u64(&table))?;
         areas.push(area);
         let offset = area.bytes(&geo).start;
-        self.meta.write_area(offset, &table)?;
+        self.meta.write_area(offset, &table, Overlap::empty())?;
         Ok((offset, u32::try_from(count).unwrap_or(u32::MAX)))
     }
 }
