@@ -301,7 +301,7 @@ impl Image for Qcow2 {
 
     fn info(&self) -> Result<ImageInfo> {
         let (header, crypt) = (self.meta.header(), self.crypt.as_deref());
-        Ok(crate::info::image_info(&header, crypt, &self.snapshots.read(), &self.bitmaps.stored()))
+        Ok(crate::info::image_info(&header, crypt, &self.snapshots.read(), &self.bitmaps.entries()))
     }
 
     fn backing(&self) -> Option<BackingRef> {
