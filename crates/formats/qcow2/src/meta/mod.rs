@@ -12,6 +12,7 @@ mod alloc;
 mod any_table;
 mod areas;
 mod corrupt;
+mod empty;
 mod epoch;
 mod grow;
 mod l2;
@@ -47,7 +48,7 @@ use crate::geometry::Geometry;
 use crate::header::Header;
 use crate::settings::Overlap;
 use alloc::Allocator;
-use overlap::MetadataIndex;
+use overlap::{FixedAreas, MetadataIndex};
 use write_back::Released;
 
 /// Bytes of L2 slices kept.
@@ -152,8 +153,9 @@ impl Meta {
         let slots = |bytes: u64| to_usize((bytes / geo.slice_size()).max(MIN_SLICES));
         let mut index = MetadataIndex {
             checked: parts.checked,
-            fixed: parts.fixed,
+            fixed: FixedAreas::new(parts.fixed),
             l2_tables: HashSet::new(),
+            inactive_l2: HashSet::new(),
             refblocks: HashSet::new(),
         };
         if parts.writable {
