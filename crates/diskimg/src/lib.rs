@@ -12,6 +12,7 @@
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
 //! | `parallels` | the Parallels format |
 //! | `vdi` | the VDI format of VirtualBox |
+//! | `vhd` | the VHD format of Virtual PC and Hyper-V, called `vpc` |
 //! | `vhdx` | the VHDX format of Hyper-V |
 //! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
 //! | `legacy` | bochs, cloop and dmg, which are only read |
@@ -107,6 +108,8 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_parallels::DRIVER,
     #[cfg(feature = "vdi")]
     &diskimg_vdi::DRIVER,
+    #[cfg(feature = "vhd")]
+    &diskimg_vhd::DRIVER,
     #[cfg(feature = "vhdx")]
     &diskimg_vhdx::DRIVER,
     #[cfg(feature = "legacy")]

@@ -117,6 +117,10 @@ impl<M: ClusterMap> Image for MappedImage<M> {
         self.map.backing()
     }
 
+    fn accepts_backing(&self, backing: &dyn Image) -> Result<()> {
+        self.map.accepts_backing(backing)
+    }
+
     fn children(&self) -> Vec<Child> {
         let mut children = vec![Child { role: "file", device: Arc::clone(self.map.storage()) }];
         children.extend(self.map.more_children());

@@ -36,14 +36,17 @@ impl<M: ClusterMap> MappedImage<M> {
             let bytes = buf.get(to_usize(at - offset)..).unwrap_or_default();
             let part = self.part_at(rest)?;
             at += match part.host() {
-                Some(host) => self.write_host(host, bytes, part.len)?,
+                Some(host) => self.write_host(at, host, bytes, part.len)?,
                 None => self.write_new(rest, bytes)?,
             };
         }
         Ok(())
     }
 
-    fn write_host(&self, host: u64, bytes: &[u8], len: u64) -> Result<u64> {
+    /// Writes `len` of `bytes` to where guest byte `at` is stored; how many.
+    fn write_host(&self, at: u64, host: u64, bytes: &[u8], len: u64) -> Result<u64> {
+        let clusters = self.clusters_of(ByteRange::new(at, len));
+        self.map.before_overwrite(clusters.start, clusters.len)?;
         self.map.storage().write_at(host, bytes.get(..to_usize(len)).unwrap_or(bytes))?;
         Ok(len)
     }
@@ -63,7 +66,7 @@ impl<M: ClusterMap> MappedImage<M> {
         let part = self.part_at(range)?;
         if let Some(host) = part.host() {
             // Somebody else has just given it a place.
-            return self.write_host(host, buf, part.len);
+            return self.write_host(range.start, host, buf, part.len);
         }
         let range = ByteRange::new(range.start, part.len);
         let clusters = self.clusters_of(range);
@@ -100,12 +103,11 @@ impl<M: ClusterMap> MappedImage<M> {
     }
 
     pub(super) fn zero_clusters(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
-        let size = self.map.cluster_size();
         let mut at = range.start;
         while at < range.end() {
             let rest = ByteRange::from_bounds(at, range.end());
             let part = self.part_at(rest)?;
-            let whole = self.whole_clusters(ByteRange::new(at, part.len));
+            let whole = self.whole_entries(ByteRange::new(at, part.len));
             let new = self.map.zeroed(part.place, how);
             at += match (new, part.host()) {
                 (Some(new), _) if new == part.place => part.len,
@@ -113,38 +115,46 @@ impl<M: ClusterMap> MappedImage<M> {
                     self.replace(ByteRange::new(at, whole.len), part.place, new)?
                 }
                 (Some(_), _) if whole.len > 0 => self.zero_data(rest.clipped(whole.start - at), None)?,
-                (_, host) => self.zero_data(rest.clipped(part.len.min(size)), host)?,
+                (None, host) => self.zero_data(rest.clipped(part.len), host)?,
+                (_, host) => self.zero_data(rest.clipped(part.len.min(self.to_entry_end(at))), host)?,
             };
         }
         Ok(())
     }
 
-    /// The whole clusters of `range`; one that the end of the disk cuts is whole.
-    fn whole_clusters(&self, range: ByteRange) -> ByteRange {
-        let size = self.map.cluster_size();
+    /// Bytes from `at` to the end of what its entry stands for.
+    fn to_entry_end(&self, at: u64) -> u64 {
+        let size = self.map.entry_size();
+        size - at % size
+    }
+
+    /// What whole entries stand for in `range`; one that the end of the disk cuts is whole.
+    fn whole_entries(&self, range: ByteRange) -> ByteRange {
+        let size = self.map.entry_size();
         let end = if range.end() == self.disk_len() { range.end() } else { range.end() / size * size };
         ByteRange::from_bounds(range.start.next_multiple_of(size), end.max(range.start))
     }
 
-    /// Replaces the entries of whole clusters that all are as `old`; how many bytes they have.
+    /// Replaces whole entries that all are as `old`; how many bytes they stand for.
     fn replace(&self, range: ByteRange, old: Place, new: Place) -> Result<u64> {
         let clusters = self.clusters_of(range);
         let _claim = self.claims.lock(clusters);
         let part = self.part_at(range)?;
-        if part.place == old {
-            self.map.publish(
-                clusters.start,
-                self.clusters_of(ByteRange::new(range.start, part.len)).len,
-                new,
-            )?;
-            self.unpacked.clear();
+        let whole = self.whole_entries(ByteRange::new(range.start, part.len));
+        if part.place != old || whole.is_empty() {
+            // Somebody was faster: look again.
+            return Ok(0);
         }
-        Ok(if part.place == old { part.len } else { 0 })
+        self.map.publish(clusters.start, self.clusters_of(whole).len, new)?;
+        self.unpacked.clear();
+        Ok(whole.len)
     }
 
     /// Makes bytes zero that have to be zeros in some space: in place (at `host`) or as a write.
     fn zero_data(&self, range: ByteRange, host: Option<u64>) -> Result<u64> {
         if let Some(host) = host {
+            let clusters = self.clusters_of(range);
+            self.map.before_overwrite(clusters.start, clusters.len)?;
             let device = Device::new(self.map.storage().clone());
             device.write_zeroes(ByteRange::new(host, range.len), ZeroMode::KeepAllocated)?;
             return Ok(range.len);
@@ -158,7 +168,7 @@ impl<M: ClusterMap> MappedImage<M> {
         let mut at = range.start;
         while at < range.end() {
             let part = self.part_at(ByteRange::from_bounds(at, range.end()))?;
-            let whole = self.whole_clusters(ByteRange::new(at, part.len));
+            let whole = self.whole_entries(ByteRange::new(at, part.len));
             at += match self.map.discarded(part.place) {
                 Some(new) if new != part.place && !whole.is_empty() && whole.start == at => {
                     self.replace(whole, part.place, new)?

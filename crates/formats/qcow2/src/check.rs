@@ -7,6 +7,7 @@
 //!
 //! Repairs are in [`repair`]; they change the host through [`patch`] and [`rebuild`] alone.
 
+mod bitmaps;
 mod compare;
 mod correction;
 mod counts;
@@ -33,6 +34,7 @@ use diskimg_core::{BlockDevice, CheckReport, Result, Task};
 use crate::bitmap_directory::Bitmap;
 use crate::geometry::Geometry;
 use crate::header::Header;
+pub(crate) use bitmaps::DamagedBitmap;
 use compare::Fixing;
 pub(crate) use repair::{Repairable, repair, repair_dirty};
 use reporter::Reporter;

@@ -359,7 +359,8 @@ impl Qcow2 {
         }
         let _nobody_changes_it = self.exclusive();
         let bitmaps = self.bitmaps.stored();
-        self.meta.overhaul(|parts| {
+        let mut damaged_bitmaps = Vec::new();
+        let result = self.meta.overhaul(|parts| {
             let mut image = Repairable {
                 storage: &*self.storage,
                 header: &mut parts.header,
@@ -368,10 +369,12 @@ impl Qcow2 {
                 bitmaps: &bitmaps,
                 data_file: self.data_file.is_some(),
                 snapshots: None,
+                damaged_bitmaps: Vec::new(),
                 unsure: false,
             };
             let result = check::repair(&mut image, repair, say, task);
             parts.unsure = image.unsure;
+            damaged_bitmaps = std::mem::take(&mut image.damaged_bitmaps);
             if let Some(snapshots) = image.snapshots.take() {
                 parts
                     .fixed
@@ -382,7 +385,14 @@ impl Qcow2 {
             parts.sound =
                 result.as_ref().is_ok_and(|report| report.corruptions == 0 && report.check_errors == 0);
             result
-        })?
+        })?;
+        self.mend_bitmaps(&damaged_bitmaps)?;
+        result
+    }
+
+    /// A repair that tells nobody what it finds.
+    pub(crate) fn repair_quietly(&self, repair: Repair, task: &Task<'_>) -> Result<CheckReport> {
+        self.repair(repair, &mut |_| {}, task)
     }
 }
 

@@ -98,6 +98,7 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
             bitmaps: &bitmaps,
             data_file: data_file.is_some(),
             snapshots: None,
+            damaged_bitmaps: Vec::new(),
             unsure: false,
         };
         if prepare_for_writing(&mut image, &notices)? {

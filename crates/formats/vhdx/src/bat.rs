@@ -42,11 +42,6 @@ impl Entry {
         Self(offset | FULLY_PRESENT)
     }
 
-    /// A block of which some sectors are at file offset `offset`.
-    pub(crate) const fn partial(offset: u64) -> Self {
-        Self(offset | PARTIALLY_PRESENT)
-    }
-
     const fn state(self) -> u64 {
         self.0 & 7
     }
@@ -146,11 +141,6 @@ impl Geometry {
         block + block / self.ratio()
     }
 
-    /// Index of the entry of a chunk's sector bitmap.
-    pub(crate) fn bitmap_index(&self, chunk: u64) -> u64 {
-        chunk * (self.ratio() + 1) + self.ratio()
-    }
-
     /// The block that entry `index` stands for, unless it is a sector bitmap's.
     pub(crate) fn block_of(&self, index: u64) -> Option<u64> {
         let (chunk, within) = (index / (self.ratio() + 1), index % (self.ratio() + 1));
@@ -182,6 +172,11 @@ pub(crate) fn read(
         at += bytes.len() as u64;
     }
     Ok(entries)
+}
+
+/// The length of a file as its blocks are held against it.
+pub(crate) fn file_len(storage: &dyn BlockDevice) -> u64 {
+    storage.len().checked_next_multiple_of(512).unwrap_or(u64::MAX)
 }
 
 /// Looks at every entry that refers to space: each finding goes to `found`, which says whether to go on.
@@ -232,8 +227,11 @@ mod tests {
     fn each_chunk_ends_with_its_bitmap() {
         let plain = geometry(9 << 30, 8 << 20, false);
         assert_eq!((plain.ratio(), plain.blocks(), plain.chunks(), plain.entries()), (512, 1152, 3, 1154));
-        assert_eq!((plain.index(511), plain.index(512), plain.bitmap_index(0)), (511, 513, 512));
-        assert_eq!((plain.block_of(511), plain.block_of(512), plain.block_of(513)), (Some(511), None, Some(512)));
+        assert_eq!((plain.index(511), plain.index(512)), (511, 513));
+        assert_eq!(
+            (plain.block_of(511), plain.block_of(512), plain.block_of(513)),
+            (Some(511), None, Some(512))
+        );
         assert_eq!(geometry(9 << 30, 8 << 20, true).entries(), 3 * 513);
         assert_eq!(geometry(0, 8 << 20, false).entries(), 0);
         assert_eq!(geometry(4 << 30, 8 << 20, false).entries(), 512);
@@ -245,6 +243,6 @@ mod tests {
         let zero = Some(Block::Zero);
         assert_eq!(states, [zero, zero, zero, zero, None, zero, Some(Block::Stored(5 << 20)), None]);
         assert_eq!(NOT_PRESENT.block(true).unwrap(), Block::Absent);
-        assert_eq!(Entry::partial(1 << 20).block(true).unwrap(), Block::Partial(1 << 20));
+        assert_eq!(Entry((1 << 20) | 7).block(true).unwrap(), Block::Partial(1 << 20));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use diskimg_core::{BlockDevice as _, Check, CheckReport, Repair, Result, Task};
+use diskimg_core::{Check, CheckReport, Repair, Result, Task};
 
 use crate::bat;
 use crate::map::BlockMap;
@@ -15,7 +15,7 @@ impl Check for BlockMap {
         if repair != Repair::Nothing && self.replayed.swap(false, Ordering::AcqRel) {
             report.corruptions_fixed = 1;
         }
-        let file_len = self.storage.len();
+        let file_len = bat::file_len(&*self.storage);
         self.with_entries(|entries| {
             let checked = bat::check(entries, &self.geometry, &self.taken, file_len, |damage| {
                 report.corruptions += 1;

@@ -102,7 +102,7 @@ impl Plan {
         if !block_size.is_power_of_two() {
             return Err(Error::invalid("Block size must be a power of two"));
         }
-        let zero = options.get_str(BLOCK_STATE_ZERO).is_none() || options.get_bool(BLOCK_STATE_ZERO);
+        let zero = options.get(BLOCK_STATE_ZERO).is_none() || options.get_bool(BLOCK_STATE_ZERO);
         Ok(Self {
             geometry: Geometry { disk_size, block_size, sector_size: SECTOR, has_parent: false },
             log_len: u32::try_from(log_len).map_err(|_| too_long())?,

@@ -12,8 +12,10 @@
 
 mod bat;
 mod check;
+mod create;
 mod damage;
 mod header;
+mod journal;
 mod limits;
 mod log;
 mod map;
@@ -21,9 +23,10 @@ mod metadata;
 mod open;
 mod region;
 mod replay;
+mod space;
 
 use diskimg_core::FormatDriver;
-use diskimg_core::driver::{Caps, ProbeInput, Score};
+use diskimg_core::driver::{Caps, Creator, ProbeInput, Score};
 
 use crate::header::SIGNATURE;
 
@@ -31,12 +34,12 @@ use crate::header::SIGNATURE;
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "vhdx",
     extensions: &["vhdx"],
-    caps: Caps::CHECK.union(Caps::REPAIR),
-    options: &[],
+    caps: Caps::WRITE.union(Caps::CREATE).union(Caps::CHECK).union(Caps::REPAIR).union(Caps::PREALLOCATE),
+    options: create::OPTIONS,
     strong_options: &[],
     probe,
     open: open::open,
-    creator: None,
+    creator: Some(Creator { validate: create::validate, create: create::create }),
     measure: None,
 };
 

@@ -203,7 +203,8 @@ impl<'a> Reader<'a> {
         let mut sequence: Vec<EntryHead> = Vec::new();
         let (mut next, mut taken) = (at, 0);
         while let Some(entry) = self.entry_at(next)? {
-            let follows = sequence.last().is_none_or(|last| last.sequence.checked_add(1) == Some(entry.sequence));
+            let follows =
+                sequence.last().is_none_or(|last| last.sequence.checked_add(1) == Some(entry.sequence));
             taken += entry.len;
             if !follows || taken > self.ring.len {
                 break;
@@ -370,7 +371,9 @@ mod tests {
     const LEN: u64 = 1 << 20;
 
     fn header(log: Uuid) -> Header {
-        Header { log, ..Header::new(1, 1 << 20) }
+        let mut header = Header::new(1, 1 << 20);
+        header.log = log;
+        header
     }
 
     fn entry(at: u64, sequence: u64, log: Uuid, sectors: &[(u64, &[u8])]) -> Vec<u8> {
@@ -452,7 +455,7 @@ mod tests {
 
     #[test]
     fn entries_fit_into_what_they_are_cut_for() {
-        assert_eq!((capacity(4096), capacity(8192), capacity(1 << 20)), (0, 1, 252));
+        assert_eq!((capacity(4096), capacity(8192), capacity(1 << 20)), (0, 1, 254));
         for len in (0..2000).map(|sectors| sectors * LOG_SECTOR) {
             let data = capacity(len);
             assert!(data == 0 || (data + descriptor_sectors(data)) * LOG_SECTOR <= len);

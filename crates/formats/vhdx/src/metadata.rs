@@ -63,7 +63,11 @@ impl Metadata {
             let missing = Damage::Unknown("a metadata item is missing");
             let (offset, _) = items.get(index).copied().flatten().ok_or(missing)?;
             let mut bytes = vec![0; len];
-            read_zero_padded(storage, region.saturating_add(offset.into()), &mut bytes)?;
+            let start = region.saturating_add(offset.into());
+            if start.saturating_add(len as u64) > storage.len() {
+                return Err(Damage::Invalid("a metadata item is cut short"));
+            }
+            read_zero_padded(storage, start, &mut bytes)?;
             Ok(bytes)
         };
         let number = |bytes: &[u8]| Fields::new(bytes).u32_le().unwrap_or_default();

@@ -55,7 +55,6 @@ pub(crate) fn open(context: OpenContext<'_>) -> Result<Arc<dyn Image>> {
         current: found.current,
         taken: found.taken,
         bat: found.regions.bat,
-        geometry: Geometry::from(&found.metadata),
         metadata: found.metadata,
         entries: found.entries,
         replayed: AtomicBool::new(found.replayed),
@@ -83,10 +82,13 @@ fn read(storage: Arc<dyn BlockDevice>, how: How<'_>) -> Result<Found, Damage> {
     };
     let regions = Regions::read(&*storage, &mut taken)?;
     let metadata = Metadata::read(&*storage, regions.metadata.start)?;
+    if metadata.locator.is_some() {
+        return Err(Damage::Unknown("differencing disks are not supported"));
+    }
     let geometry = Geometry::from(&metadata);
     let entries = bat::read(&*storage, regions.bat, &geometry)?;
     if !how.lenient {
-        bat::check(&entries, &geometry, &taken, storage.len(), Err)?;
+        bat::check(&entries, &geometry, &taken, bat::file_len(&*storage), Err)?;
     }
     Ok(Found { storage, current, taken, regions, metadata, entries, replayed })
 }

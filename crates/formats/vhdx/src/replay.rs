@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use diskimg_core::{
-    BlockDevice, ByteRange, Description, Device, Extent, Limits, Prealloc, Reservation, Result, ZeroMode, len_u64,
-    read_only_error, read_zero_padded, to_usize,
+    BlockDevice, ByteRange, Description, Device, Extent, Limits, Prealloc, Reservation, Result, ZeroMode,
+    len_u64, read_only_error, read_zero_padded, to_usize,
 };
 use uuid::Uuid;
 
@@ -95,19 +95,25 @@ pub(crate) fn apply(
 
 /// Writes the header that is not current, with the next number: it becomes the current one.
 pub(crate) fn write_other(storage: &dyn BlockDevice, current: &mut Current) -> Result<()> {
-    current.slot = 1 - current.slot.min(1);
-    current.header.sequence = current.header.sequence.wrapping_add(1);
-    let offset = HEADER_OFFSETS.get(current.slot).copied().unwrap_or_default();
-    storage.write_at(offset, &current.header.encode())
+    let slot = 1 - current.slot.min(1);
+    let mut header = current.header.clone();
+    header.sequence = header.sequence.wrapping_add(1);
+    let offset = HEADER_OFFSETS.get(slot).copied().unwrap_or_default();
+    storage.write_at(offset, &header.encode())?;
+    *current = Current { header, slot };
+    Ok(())
 }
+
+/// Length in bytes, and the bytes; `None`: zeros.
+type Piece = (u64, Option<Box<[u8]>>);
 
 /// A file as it will be when its log has been replayed; it is only read.
 #[derive(Debug)]
 pub(crate) struct ReplayedDevice {
     below: Arc<dyn BlockDevice>,
     len: u64,
-    /// What is different, by its file offset; pieces do not overlap. `None`: zeros.
-    pieces: BTreeMap<u64, (u64, Option<Box<[u8]>>)>,
+    /// What is different, by its file offset; pieces do not overlap.
+    pieces: BTreeMap<u64, Piece>,
 }
 
 impl ReplayedDevice {

@@ -15,9 +15,14 @@
 //! write, and taken off by the one change of the header that also refers to the new bits. Whatever fails in between
 //! leaves the mark: the bitmap is then inconsistent, and can only be removed.
 //!
+//! A repair of the whole image finds bitmaps whose table or data lie behind the end of the file, or where something else
+//! stands too ([`crate::check`]). What they say there is not known, and counts as written to: a bitmap may mark too much,
+//! never too little. Their bits are kept in memory and stored anew, in clusters of their own, with the next store.
+//!
 //! Lock order: the list, then the locks of [`crate::meta`]. Writers take the list's lock for reading, without I/O.
 
 mod load;
+mod mend;
 mod record;
 mod store;
 mod verbs;
@@ -41,6 +46,8 @@ struct Held {
     stored: Bitmap,
     /// Its bits, if they are newer than those on the host: it is in use by this image.
     bits: Option<DirtyBitmap>,
+    /// What a repair made of its damaged bits, if it is not in use; stored with whatever is stored next.
+    mended: Option<DirtyBitmap>,
 }
 
 impl Held {
@@ -51,6 +58,11 @@ impl Held {
     /// It was not closed cleanly, and its bits are not known.
     const fn is_inconsistent(&self) -> bool {
         self.stored.flags & IN_USE != 0 && self.bits.is_none()
+    }
+
+    /// It has bits that the host does not have.
+    const fn is_newer(&self) -> bool {
+        self.bits.is_some() || self.mended.is_some()
     }
 }
 
@@ -64,17 +76,20 @@ pub(crate) struct BitmapSet {
     running: AtomicUsize,
     /// A change of the header failed: it is not known which bitmaps the host has, and nothing is written any more.
     unsure: AtomicBool,
+    /// Damaged bitmaps share clusters with something else: once they are stored anew, flags and counts are repaired.
+    shares: AtomicBool,
 }
 
 impl BitmapSet {
     /// The bitmaps as the directory has them.
     pub(crate) fn new(stored: Vec<Bitmap>) -> Self {
-        let list = stored.into_iter().map(|stored| Held { stored, bits: None }).collect();
+        let list = stored.into_iter().map(|stored| Held { stored, bits: None, mended: None }).collect();
         Self {
             list: RwLock::new(list),
             recording: AtomicBool::new(false),
             running: AtomicUsize::new(0),
             unsure: AtomicBool::new(false),
+            shares: AtomicBool::new(false),
         }
     }
 

@@ -78,7 +78,7 @@ impl Qcow2 {
                     return Err(Error::limit("The image has too many bitmaps to record all of them"));
                 }
             }
-            loaded.push(if wanted { Some(self.load_bits(&held.stored)?) } else { None });
+            loaded.push(if wanted { Some(self.bits_of(held)?) } else { None });
         }
         if loaded.iter().all(Option::is_none) {
             return Ok(());
@@ -92,7 +92,9 @@ impl Qcow2 {
         self.mark(&encode(&marked))?;
         for ((held, stored), bits) in list.iter_mut().zip(marked).zip(loaded) {
             held.stored = stored;
-            held.bits = held.bits.take().or(bits);
+            if bits.is_some() {
+                (held.bits, held.mended) = (bits, None);
+            }
         }
         Ok(())
     }
@@ -144,11 +146,14 @@ impl Qcow2 {
         if self.bitmaps.check_sure().is_err() {
             return;
         }
-        if let Err(error) = self.store_all(&mut list) {
-            self.notices.warn(&format!(
+        let stored = self.store_all(&mut list);
+        drop(list);
+        match stored {
+            Ok(()) => self.settle_shared(),
+            Err(error) => self.notices.warn(&format!(
                 "Failed to store the bitmaps, which are inconsistent now: {}",
                 error.joined()
-            ));
+            )),
         }
     }
 
@@ -165,6 +170,10 @@ impl Qcow2 {
         };
         if stored.is_err() && set.check_sure().is_ok() {
             set.recording.store(was_recording, Ordering::SeqCst);
+        }
+        drop(list);
+        if stored.is_ok() {
+            self.settle_shared();
         }
         stored
     }

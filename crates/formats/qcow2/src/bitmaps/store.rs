@@ -25,9 +25,9 @@ pub(super) struct Next {
 }
 
 impl Next {
-    /// The bitmap as it is.
+    /// The bitmap as it is; what a repair made of it is written.
     pub(super) fn unchanged(held: &mut Held) -> Self {
-        Self { stored: held.stored.clone(), bits: held.bits.take(), write: None }
+        Self { stored: held.stored.clone(), bits: held.bits.take(), write: held.mended.clone() }
     }
 }
 
@@ -46,7 +46,7 @@ impl Drop for Unpublished<'_> {
 impl Qcow2 {
     /// Writes every bitmap that is in use by this image; none is afterwards.
     pub(super) fn store_all(&self, list: &mut Vec<Held>) -> Result<()> {
-        if list.iter().all(|held| held.bits.is_none()) || !self.meta.header().is_v3() {
+        if !list.iter().any(Held::is_newer) || !self.meta.header().is_v3() {
             return Ok(());
         }
         for bits in list.iter_mut().filter_map(|held| held.bits.as_mut()) {
@@ -54,8 +54,8 @@ impl Qcow2 {
         }
         let next = |held: &mut Held| {
             let mut next = Next::unchanged(held);
-            next.write = next.bits.take();
-            if next.write.is_some() {
+            if let Some(bits) = next.bits.take() {
+                next.write = Some(bits);
                 next.stored.flags = flags(held.is_enabled(), false);
             }
             next
@@ -74,7 +74,8 @@ impl Qcow2 {
     pub(super) fn publish(&self, list: &mut Vec<Held>, mut next: Vec<Next>) -> Result<()> {
         match self.write_all(list, &mut next) {
             Ok(()) => {
-                *list = next.into_iter().map(|next| Held { stored: next.stored, bits: next.bits }).collect();
+                let held = |next: Next| Held { stored: next.stored, bits: next.bits, mended: None };
+                *list = next.into_iter().map(held).collect();
                 Ok(())
             }
             Err(error) => {

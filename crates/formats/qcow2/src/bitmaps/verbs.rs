@@ -28,8 +28,8 @@ fn find(list: &[Held], name: &str) -> Result<usize> {
 
 impl Qcow2 {
     /// The bits of a bitmap that can be used.
-    fn bits_of(&self, held: &Held) -> Result<DirtyBitmap> {
-        match &held.bits {
+    pub(super) fn bits_of(&self, held: &Held) -> Result<DirtyBitmap> {
+        match held.bits.as_ref().or(held.mended.as_ref()) {
             Some(bits) => Ok(bits.clone()),
             None => self.load_bits(&held.stored),
         }
@@ -163,13 +163,13 @@ impl Bitmaps for Qcow2 {
             return Ok(());
         }
         let in_use = enabled && self.bitmaps.recording.load(Ordering::SeqCst);
-        let loaded = if in_use && held.bits.is_none() { Some(self.load_bits(&held.stored)?) } else { None };
+        let loaded = if in_use && held.bits.is_none() { Some(self.bits_of(held)?) } else { None };
         self.change_one(&mut list, at, |next| {
             next.stored.flags = flags(enabled, in_use);
             if in_use {
                 next.bits = next.bits.take().or(loaded);
             } else {
-                next.write = next.bits.take();
+                next.write = next.bits.take().or(next.write.take());
             }
         })
     }

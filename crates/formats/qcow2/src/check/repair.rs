@@ -11,6 +11,7 @@ use diskimg_core::{
     BlockDevice, CheckReport, Error, Prealloc, Repair, Result, Task, errno, read_zero_padded,
 };
 
+use super::bitmaps::DamagedBitmap;
 use super::compare::Fixing;
 use super::counts::Counts;
 use super::layout::Layout;
@@ -58,6 +59,8 @@ pub(crate) struct Repairable<'a> {
     pub data_file: bool,
     /// The snapshots, once their table was written anew.
     pub snapshots: Option<Vec<Snapshot>>,
+    /// The bitmaps that a complete repair found damaged. It leaves them to their holder.
+    pub damaged_bitmaps: Vec<DamagedBitmap>,
     /// Set when a header may or may not have reached the host: the image must not be used any more.
     pub unsure: bool,
 }
@@ -87,6 +90,7 @@ pub(crate) fn repair(
         survey = Survey::take(image.input(), &snapshots, task)?;
         survey.refblocks(true, &mut Reporter::new(&mut |_| {}));
     }
+    let damaged_bitmaps = if what == Repair::All { survey.damaged_bitmaps()? } else { Vec::new() };
     let before = reporter.report.clone();
     let compared = survey.clusters(Fixing::Nothing, &mut reporter)?;
     let mut out_of_date = false;
@@ -132,6 +136,7 @@ pub(crate) fn repair(
     if report.corruptions == 0 && report.check_errors == 0 {
         image.declare(features::DIRTY | features::CORRUPT)?;
     }
+    image.damaged_bitmaps = damaged_bitmaps;
     Ok(report)
 }
 

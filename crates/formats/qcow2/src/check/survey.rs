@@ -3,6 +3,7 @@
 use diskimg_core::{CheckReport, Result, Task};
 
 use super::CheckInput;
+use super::bitmaps::{self, DamagedBitmap};
 use super::compare::{self, Compared, Fixing, Refblocks};
 use super::correction::Correction;
 use super::counts::Counts;
@@ -76,6 +77,14 @@ impl<'a> Survey<'a> {
     /// Counts and reports the refcount blocks.
     pub(super) fn refblocks(&mut self, repair: bool, reporter: &mut Reporter<'_>) -> Refblocks {
         compare::refblocks(&self.layout, self.input.reftable, &mut self.counts, repair, reporter)
+    }
+
+    /// The bitmaps that are damaged. The refcount blocks must be counted.
+    ///
+    /// # Errors
+    /// The storage's; `Cancelled`.
+    pub(super) fn damaged_bitmaps(&self) -> Result<Vec<DamagedBitmap>> {
+        bitmaps::damaged(&self.input, &self.layout, &self.counts, self.task)
     }
 
     /// Compares refcounts with references.

@@ -166,6 +166,16 @@ impl Patch {
         }
         self.get(at + 24)
     }
+
+    /// The table of bitmap `index`; names have up to eight letters.
+    pub(crate) fn bitmap_table(&self, index: u64) -> u64 {
+        self.get(self.bitmaps() + 32 * index)
+    }
+
+    /// The first cluster behind the end of the file.
+    pub(crate) fn end(&self) -> u64 {
+        (self.0.len() as u64).next_multiple_of(self.cluster())
+    }
 }
 
 pub(crate) fn damage_entry(image: &mut Patch, at: u64, places: &[Vec<u64>], rng: &mut Rng) {
@@ -203,6 +213,10 @@ pub(crate) fn places(image: &Patch) -> Vec<Vec<u64>> {
     if image.snapshots() != 0 {
         groups.push(vec![image.snapshots()]);
         groups.push(entries(image.get(image.snapshots()), 4));
+    }
+    if image.get(88) & 1 != 0 {
+        groups.push(vec![image.bitmaps()]);
+        groups.push(entries(image.bitmap_table(0), 2));
     }
     groups
 }
