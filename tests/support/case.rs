@@ -2,7 +2,7 @@
 //!
 //! Compared are exit code, stdout and stderr of each command and then the two folders: names, lengths and bytes.
 //! What is allowed to differ, and why, is said in [`Files`], [`same_but_disk_size`], [`fold_progress`] and
-//! [`fold_failed_requests`]; nothing else is normalised. Of the target (`out…`) of a `convert` that fails only
+//! [`fold_failed_requests`], and the time that `bench` tells; nothing else is normalised. Of the target (`out…`) of a `convert` that fails only
 //! the name is compared: how far it got is a matter of timing.
 
 use super::folder;
@@ -25,7 +25,7 @@ pub enum Files {
     AnyLength,
     /// As `AnyLength`, and each snapshot reads the same from both.
     Snapshots,
-    /// As `Exact`, but the bytes of encrypted qcow2 images may differ: each has a key and salts of its own, and it may
+    /// As `Exact`, but the bytes of encrypted images may differ: each has a key and salts of its own, and it may
     /// end with its last cluster. What they hold is for the commands to show.
     Encrypted,
 }
@@ -56,6 +56,8 @@ pub struct Case {
     files: Files,
     progress: bool,
     allocation: bool,
+    /// See [`Case::slow`].
+    pub slow: bool,
 }
 
 impl Case {
@@ -69,6 +71,7 @@ impl Case {
             files: Files::Exact,
             progress: false,
             allocation: false,
+            slow: false,
         }
     }
 
@@ -97,6 +100,12 @@ impl Case {
         self
     }
 
+    /// Takes the oracle seconds: run only if `DISKIMG_SLOW` is set.
+    pub fn slow(mut self) -> Self {
+        self.slow = true;
+        self
+    }
+
     /// Number of command lines.
     pub fn command_count(&self) -> usize {
         self.commands.len()
@@ -104,7 +113,7 @@ impl Case {
 
     /// Whether the case says something about files even where messages can't be compared: it changes some.
     pub fn writes(&self) -> bool {
-        let writers = ["create", "convert", "resize", "snapshot"];
+        let writers = ["create", "convert", "dd", "resize", "snapshot", "commit", "rebase"];
         self.commands.iter().any(|c| c.first().is_some_and(|name| writers.contains(&name.as_str())))
     }
 
@@ -145,7 +154,8 @@ impl Case {
                 differ("stderr", &expected.stderr, &got.stderr);
             }
         }
-        let converts = self.commands.iter().map(|c| c.first().is_some_and(|name| name == "convert"));
+        let converts =
+            self.commands.iter().map(|c| c.first().is_some_and(|name| name == "convert" || name == "dd"));
         let unfinished = converts.zip(&expected).any(|(convert, done)| convert && !done.is_ok());
         for (what, qemu, text) in self.compare_folders(&theirs, &ours, env, unfinished)? {
             differences.push(Difference::new(&self.name, what, &qemu, text));
@@ -188,6 +198,9 @@ impl Case {
                 *text = fold_progress(text);
             }
             *text = fold_failed_requests(text);
+            if let Some(time) = text.lines().find(|line| line.starts_with("Run completed in ")) {
+                *text = text.replace(time, "Run completed in some time.");
+            }
         }
         Ok(done)
     }
@@ -335,7 +348,8 @@ fn drop_sizes(json: &str) -> String {
 fn encrypted(path: &Path) -> bool {
     let mut header = [0; 36];
     let read = std::fs::File::open(path).and_then(|file| file.read_exact_at(&mut header, 0));
-    read.is_ok() && header.starts_with(b"QFI\xfb") && header[32..] != [0; 4]
+    read.is_ok()
+        && (header.starts_with(b"LUKS\xba\xbe") || header.starts_with(b"QFI\xfb") && header[32..] != [0; 4])
 }
 
 /// Cluster size of a qcow2 image; 1 for anything else. An image may end within its last cluster or with it.

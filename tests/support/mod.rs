@@ -10,7 +10,8 @@
 //! A missing oracle is counted as *ignored*, never as *ok*; `DISKIMG_REQUIRE_ORACLE=1` makes it a failure.
 //! Environment: `DISKIMG_ORACLE` (another `qemu-img`), `DISKIMG_TEST_BINARY` (another binary in our place),
 //! `DISKIMG_TEST_DIR` (where folders are made), `DISKIMG_DIFF_REPORT` (a file for JSON lines of differences),
-//! `DISKIMG_KEEP=1` (leave the folders of failed cases in place), `DISKIMG_TIMES=1` (say how long each case took).
+//! `DISKIMG_KEEP=1` (leave the folders of failed cases in place), `DISKIMG_TIMES=1` (say how long each case took),
+//! `DISKIMG_SLOW=1` (run the cases that take the oracle seconds too).
 #![allow(dead_code, unreachable_pub, clippy::indexing_slicing)]
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 

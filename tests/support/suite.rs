@@ -106,6 +106,8 @@ pub enum Needs {
     Nothing,
     /// Something that is still to come.
     Later,
+    /// Time: run only if `DISKIMG_SLOW` is set.
+    Time,
 }
 
 type Body = Box<dyn FnOnce(&Env) -> Result<(), String> + Send>;
@@ -194,12 +196,13 @@ pub fn run_cases(cases: Vec<Case>, accepted: Vec<Accepted>, more: Vec<Test>, lea
             }));
             continue;
         }
-        if !texts && meant.is_none() && case.writes() {
+        if !texts && meant.is_none() && case.writes() && !case.slow {
             let contents = case.clone();
             let name = format!("{} (files only)", case.name);
             tests.push(Test::new(name, Needs::Contents, move |env| run_case(&contents, None, env, false)));
         }
-        tests.push(Test::new(case.name.clone(), Needs::Texts, move |env| run_case(&case, meant, env, true)));
+        let needs = if case.slow { Needs::Time } else { Needs::Texts };
+        tests.push(Test::new(case.name.clone(), needs, move |env| run_case(&case, meant, env, true)));
     }
     tests.extend(more);
     run_tests(tests)
@@ -278,6 +281,7 @@ pub fn run_tests(mut tests: Vec<Test>) -> ExitCode {
             Needs::Contents => !present,
             Needs::Texts => !texts,
             Needs::Later => true,
+            Needs::Time => !texts || std::env::var_os("DISKIMG_SLOW").is_none(),
         };
         let env = Arc::clone(&env);
         Trial::test(test.name, move || (test.body)(&env).map_err(Failed::from)).with_ignored_flag(ignored)

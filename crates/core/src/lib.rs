@@ -15,6 +15,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod amend;
+mod backing;
 mod bitmap;
 mod chunk_cache;
 mod cursor;
@@ -43,6 +44,7 @@ mod snapshot;
 mod zero;
 
 pub use amend::{Amend, AmendInput};
+pub use backing::{BackingChange, Emptying};
 pub use bitmap::{BitmapInfo, Bitmaps, NewBitmap, inconsistent_bitmap, unknown_bitmap};
 pub use chunk_cache::ChunkCache;
 pub use cursor::Cursor;

@@ -15,6 +15,7 @@
 //! | `vhd` | the VHD format of Virtual PC and Hyper-V, called `vpc` |
 //! | `vhdx` | the VHDX format of Hyper-V |
 //! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
+//! | `luks` | LUKS volumes, version 1 |
 //! | `legacy` | bochs, cloop and dmg, which are only read |
 //!
 //! All are on by default. Reading and writing takes `&self` and may be done from any number of threads at once.
@@ -110,6 +111,8 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_vdi::DRIVER,
     #[cfg(feature = "vhd")]
     &diskimg_vhd::DRIVER,
+    #[cfg(feature = "luks")]
+    &diskimg_luks::DRIVER,
     #[cfg(feature = "vhdx")]
     &diskimg_vhdx::DRIVER,
     #[cfg(feature = "legacy")]

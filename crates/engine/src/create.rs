@@ -4,7 +4,7 @@
 use diskimg_chain::NewFile;
 use diskimg_chain::name::resolve_backing;
 use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
-use diskimg_core::driver::CreateContext;
+use diskimg_core::driver::{Caps, CreateContext};
 use diskimg_core::options::{OptSpec, ParsedOptions};
 use diskimg_core::protocol::ProtocolDriver;
 use diskimg_core::size::MAX_IMAGE_SIZE;
@@ -208,9 +208,11 @@ impl CreatePlan {
         let Some(name) = given else { return Ok(Prealloc::Off) };
         let unknown = || Error::invalid(format!("invalid parameter value: {name}"));
         match Prealloc::from_name(&name).ok_or_else(unknown)? {
-            Prealloc::Metadata => Err(Error::unsupported("Unsupported preallocation mode: metadata")),
-            // Nothing is to be allocated yet.
-            Prealloc::Off | Prealloc::Falloc | Prealloc::Full => Ok(Prealloc::Off),
+            Prealloc::Metadata if !self.maker.format.caps.contains(Caps::PREALLOCATE) => {
+                Err(Error::unsupported("Unsupported preallocation mode: metadata"))
+            }
+            // Nothing is to be allocated yet; the format may see to it later.
+            _ => Ok(Prealloc::Off),
         }
     }
 

@@ -321,7 +321,8 @@ fn parse_slots(
         Placement::Attached => u64::from(payload_sector),
         Placement::Detached => u64::MAX,
     };
-    let len = material_step(key_len.into()) / SECTOR;
+    // In 32 bits, as qemu-img counts: a key that is too long for them is refused for its length, in its turn.
+    let len = u64::from(key_len.wrapping_mul(STRIPES)).next_multiple_of(HEADER_AREA) / SECTOR;
     let mut slots = Vec::with_capacity(SLOTS);
     for number in 0..SLOTS {
         match check_slot(&raw, number, len, end) {

@@ -8,16 +8,16 @@ use std::sync::{Arc, OnceLock};
 
 use diskimg_core::driver::{Notices, OpenMode};
 use diskimg_core::{
-    Amend, BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters,
-    Description, Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation,
-    Result, Snapshots, Task, ZeroMode, read_only_error,
+    Amend, BackingChange, BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child,
+    CompressedClusters, Description, Emptying, Error, Extent, FormatDriver, Image, ImageInfo, Limits,
+    Prealloc, Repair, Reservation, Result, Snapshots, Task, ZeroMode, read_only_error,
 };
 
 use parking_lot::RwLock;
 
 use crate::bitmaps::{BitmapSet, Recording};
 use crate::check::{self, CheckInput, Repairable};
-use crate::crypt::Encryption;
+use crate::crypt::{self, Encryption};
 use crate::header::{Header, SECTOR};
 use crate::meta::{FixedArea, Meta, MetaParts};
 use crate::open::Parts;
@@ -44,7 +44,7 @@ pub(crate) struct Qcow2 {
     pub(crate) contents: Contents,
     len: AtomicU64,
     pub(crate) mode: OpenMode,
-    backing: Option<BackingRef>,
+    pub(crate) backing: RwLock<Option<BackingRef>>,
     pub(crate) snapshots: RwLock<Vec<Snapshot>>,
     pub(crate) bitmaps: BitmapSet,
     pub(crate) filename: String,
@@ -62,6 +62,7 @@ impl Qcow2 {
         });
         let mut fixed = snapshot_areas(header, &parts.snapshots.snapshots);
         fixed.extend(bitmap_area(header));
+        fixed.extend(luks_area(header));
         let len = header.disk_size();
         let meta = Meta::new(MetaParts {
             storage: Arc::clone(&parts.storage),
@@ -86,7 +87,7 @@ impl Qcow2 {
             contents: Contents::default(),
             len: AtomicU64::new(len),
             mode: parts.mode,
-            backing,
+            backing: RwLock::new(backing),
             snapshots: RwLock::new(parts.snapshots.snapshots),
             bitmaps: BitmapSet::new(parts.bitmaps),
             filename: parts.filename,
@@ -109,12 +110,12 @@ impl Qcow2 {
     }
 
     /// The backing file as the image names it.
-    pub(crate) const fn backing_ref(&self) -> Option<&BackingRef> {
-        self.backing.as_ref()
+    pub(crate) fn backing_ref(&self) -> Option<BackingRef> {
+        self.backing.read().clone()
     }
 
-    pub(crate) const fn has_backing(&self) -> bool {
-        self.backing.is_some()
+    pub(crate) fn has_backing(&self) -> bool {
+        self.backing.read().is_some()
     }
 
     pub(crate) fn has_autoclear(&self, bits: u64) -> bool {
@@ -208,6 +209,12 @@ fn bitmap_area(header: &Header) -> Option<FixedArea> {
     fixed_area(header, offset, len, Overlap::BITMAP_DIRECTORY, "bitmap directory")
 }
 
+/// Losing it would be losing the whole disk, so it is guarded like the header (qemu-img does not guard it).
+fn luks_area(header: &Header) -> Option<FixedArea> {
+    let place = header.extensions.crypto.filter(|_| header.crypt_method == crypt::METHOD_LUKS)?;
+    fixed_area(header, place.offset, place.len, Overlap::MAIN_HEADER, "LUKS header")
+}
+
 impl BlockDevice for Qcow2 {
     fn len(&self) -> u64 {
         self.disk_len()
@@ -294,11 +301,11 @@ impl Image for Qcow2 {
 
     fn info(&self) -> Result<ImageInfo> {
         let (header, crypt) = (self.meta.header(), self.crypt.as_deref());
-        Ok(crate::info::image_info(&header, crypt, &self.snapshots.read(), &self.bitmaps.stored()))
+        Ok(crate::info::image_info(&header, crypt, &self.snapshots.read(), &self.bitmaps.entries()))
     }
 
     fn backing(&self) -> Option<BackingRef> {
-        self.backing.clone()
+        self.backing_ref()
     }
 
     fn children(&self) -> Vec<Child> {
@@ -320,6 +327,14 @@ impl Image for Qcow2 {
     }
 
     fn as_bitmaps(&self) -> Option<&dyn Bitmaps> {
+        Some(self)
+    }
+
+    fn as_backing_change(&self) -> Option<&dyn BackingChange> {
+        Some(self)
+    }
+
+    fn as_emptying(&self) -> Option<&dyn Emptying> {
         Some(self)
     }
 

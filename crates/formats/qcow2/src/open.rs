@@ -55,7 +55,9 @@ pub(crate) struct Parts {
 
 /// Opens an image.
 pub(crate) fn open(ctx: OpenContext<'_>) -> Result<Arc<dyn Image>> {
-    Ok(Arc::new(Qcow2::new(load(ctx)?)))
+    let image = Qcow2::new(load(ctx)?);
+    image.guard_inactive_tables();
+    Ok(Arc::new(image))
 }
 
 /// Reads what an open image is made of, with all checks.

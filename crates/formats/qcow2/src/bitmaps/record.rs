@@ -8,6 +8,7 @@ use super::{BitmapSet, Held};
 use crate::bitmap_directory::{AUTO, IN_USE, data_bytes_for, encode};
 use crate::image::Qcow2;
 use crate::limits::MAX_BITMAP_DATA_BYTES;
+use crate::settings::Overlap;
 
 /// Most bytes of disk in bits, over all bitmaps that record: their chunks' headers then take 1 GiB at most.
 const MAX_RECORDED_BITS: u64 = 1 << 40;
@@ -67,7 +68,10 @@ impl Qcow2 {
     }
 
     /// Loads the chosen bitmaps that can be used and marks them on the host.
-    fn take_into_use(&self, list: &mut [Held], chosen: impl Fn(&Held) -> bool) -> Result<()> {
+    fn take_into_use(&self, list: &mut Vec<Held>, chosen: impl Fn(&Held) -> bool) -> Result<()> {
+        if self.bitmaps.is_waiting() {
+            self.store_all(list)?;
+        }
         let mut loaded = Vec::new();
         let mut total = 0u64;
         for held in list.iter() {
@@ -93,7 +97,7 @@ impl Qcow2 {
         for ((held, stored), bits) in list.iter_mut().zip(marked).zip(loaded) {
             held.stored = stored;
             if bits.is_some() {
-                (held.bits, held.mended) = (bits, None);
+                (held.bits, held.waiting) = (bits, None);
             }
         }
         Ok(())
@@ -105,10 +109,7 @@ impl Qcow2 {
         if place.len != diskimg_core::len_u64(directory) {
             return Err(Error::corrupt("Broken bitmap directory"));
         }
-        self.guard_directory(None);
-        let written = self.meta.write_area(place.start, directory);
-        self.guard_directory(Some(place));
-        written?;
+        self.meta.write_area(place.start, directory, Overlap::BITMAP_DIRECTORY)?;
         self.meta.barrier()
     }
 

@@ -23,6 +23,11 @@ impl LuksArea {
         Self { storage, place }
     }
 
+    /// Its bytes on the host.
+    pub(crate) const fn range(&self) -> ByteRange {
+        ByteRange::new(self.place.offset, self.place.len)
+    }
+
     /// Reads the LUKS header.
     pub(crate) fn read_header(&self, bytes: &mut [u8]) -> Result<()> {
         let host = self.locate(0, bytes)?;

@@ -40,7 +40,12 @@ impl Qcow2 {
     pub(crate) fn zero_data(&self, place: Place, len: u64) -> Result<()> {
         match &self.crypt {
             _ if len == 0 => Ok(()),
-            Some(crypt) => crypt.write_zeros(place, to_usize(len), &**self.data_device()),
+            Some(crypt) => {
+                if self.data_file.is_none() {
+                    self.meta.check_overlap(ByteRange::new(place.host, len))?;
+                }
+                crypt.write_zeros(place, to_usize(len), &**self.data_device())
+            }
             None => self.zero_host(ByteRange::new(place.host, len)),
         }
     }
@@ -49,6 +54,9 @@ impl Qcow2 {
     pub(crate) fn zero_host(&self, range: ByteRange) -> Result<()> {
         if range.is_empty() {
             return Ok(());
+        }
+        if self.data_file.is_none() {
+            self.meta.check_overlap(range)?;
         }
         Device::new(self.data_device().clone()).write_zeroes(range, ZeroMode::KeepAllocated)
     }

@@ -2,11 +2,12 @@
 
 use diskimg_core::opener::Opener;
 use diskimg_core::options::ParsedOptions;
-use diskimg_core::{Error, Result};
+use diskimg_core::{ByteRange, Error, Result};
 use diskimg_crypto::luks::{self, AmendOptions};
 
 use super::{PREFIX, key_required};
 use crate::image::Qcow2;
+use crate::settings::Overlap;
 
 impl Qcow2 {
     /// Does what the amend options that start with `encrypt.` say. The data stays as it is, and the key slots are
@@ -30,6 +31,9 @@ impl Qcow2 {
         let change = AmendOptions::from_options(options, PREFIX, opener)?;
         let key = crypt.key.as_ref().ok_or_else(key_required)?;
         let own = key.secret.password(&key.id)?;
+        self.meta
+            .check_overlap(luks.area.range().intersect(ByteRange::new(0, self.meta.geo.cluster_size())))?;
+        self.meta.check_metadata_write(luks.area.range(), Overlap::MAIN_HEADER)?;
         luks::amend(&luks.area, 0, &mut luks.header.write(), &change, own, force)
     }
 }

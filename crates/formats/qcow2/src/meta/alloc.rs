@@ -6,9 +6,11 @@
 
 use diskimg_core::{ByteRange, Error, ErrorKind, to_usize};
 
+use super::overlap::overlap_text;
 use super::{Miss, State};
 use crate::geometry::Geometry;
 use crate::limits::HOST_OFFSET_END;
+use crate::settings::Overlap;
 
 /// A run of host clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +66,18 @@ impl Allocator {
 impl State {
     /// Allocates the first free clusters: as many as follow each other, at least one and at most `most`.
     pub(super) fn allocate(&mut self, most: u64) -> Result<Clusters, Miss> {
+        self.allocate_for("", most)
+    }
+
+    /// The same for what is not to be at host offset 0, whatever the refcounts say.
+    pub(super) fn allocate_for(&mut self, what: &str, most: u64) -> Result<Clusters, Miss> {
         let mut from = self.alloc.free_index;
         let first = self.next_free(&mut from);
         // Kept also over a miss: what was passed is in use.
         self.alloc.free_index = from;
         let first = first?;
         let count = self.free_run(first, most.max(1))?;
-        self.take_counted(Clusters { first, count })
+        self.take_counted(Clusters { first, count }, what)
     }
 
     /// Allocates exactly `count` clusters that follow each other, looking from `from` on; what was found to be in use
@@ -84,7 +91,7 @@ impl State {
                 *from = first + free + 1;
                 continue;
             }
-            return self.take_counted(Clusters { first, count });
+            return self.take_counted(Clusters { first, count }, "");
         }
     }
 
@@ -94,21 +101,27 @@ impl State {
         Ok(*from)
     }
 
-    /// Takes a free run, behind which missing refblocks are made first.
-    fn take_counted(&mut self, found: Clusters) -> Result<Clusters, Miss> {
+    /// Takes a free run, behind which missing refblocks are made first; none of it may hold metadata.
+    fn take_counted(&mut self, found: Clusters, what: &str) -> Result<Clusters, Miss> {
         let end = found.first + found.count;
         let (mut at, mut spare) = (found.first, end);
         while at < end {
             self.ensure_refblock_behind(at, &mut spare)?;
             at = (self.refblock_index(at) + 1) * self.geo.refblock_entries();
         }
-        self.take(found)
+        self.take(found, what)
     }
 
-    fn take(&mut self, found: Clusters) -> Result<Clusters, Miss> {
+    fn take(&mut self, found: Clusters, what: &str) -> Result<Clusters, Miss> {
         if found.first == 0 {
-            return Err(Miss::Corrupt("Preventing invalid allocation of a cluster at offset 0".to_owned()));
+            return Err(Miss::Corrupt(if what.is_empty() {
+                overlap_text("qcow2_header")
+            } else {
+                format!("Preventing invalid allocation of {what} at offset 0")
+            }));
         }
+        // Its refcount is 0, but something says that it is there.
+        self.refuse_overlap(found.bytes(&self.geo), Overlap::empty())?;
         if found.first + found.count > HOST_OFFSET_END >> self.geo.cluster_bits {
             return Err(Miss::Error(Error::new(ErrorKind::Limit, "File too large")));
         }
@@ -136,6 +149,7 @@ impl State {
             self.ensure_refblock_behind(place, spare)?;
         }
         let offset = place << self.geo.cluster_bits;
+        self.refuse_overlap(self.geo.cluster_run(place, 1), Overlap::empty())?;
         self.insert_zero_slices(super::Which::Refcounts, offset);
         self.reftable.set(block, offset);
         self.index.refblocks.insert(place);
@@ -152,7 +166,7 @@ impl State {
         let (offset, goes_on) = if can_share && len <= room {
             (at, true)
         } else {
-            let new = self.allocate(1)?;
+            let new = self.allocate_for("compressed cluster", 1)?;
             let goes_on = can_share && new.first == shared + 1;
             (if goes_on { at } else { new.first << geo.cluster_bits }, goes_on)
         };

@@ -20,9 +20,9 @@ impl Meta {
         self.change(|state| state.allocate_exactly(count, &mut from))
     }
 
-    /// Writes an area, unless that would hit metadata.
-    pub(crate) fn write_area(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.check_overlap(ByteRange::new(offset, len_u64(bytes)))?;
+    /// Writes an area, unless that would hit metadata of a kind other than `own`.
+    pub(crate) fn write_area(&self, offset: u64, bytes: &[u8], own: Overlap) -> Result<()> {
+        self.check_metadata_write(ByteRange::new(offset, len_u64(bytes)), own)?;
         self.storage.write_at(offset, bytes)
     }
 
@@ -34,9 +34,7 @@ impl Meta {
 
     /// What writes of guest data must not hit: the one area of `kind`, or none.
     pub(crate) fn set_fixed_area(&self, kind: Overlap, area: Option<FixedArea>) {
-        let index = &mut self.state.write().index;
-        index.fixed.retain(|known| known.kind != kind);
-        index.fixed.extend(area);
+        self.state.write().index.fixed.replace(kind, area);
     }
 
     /// Replaces the header, durably; everything that it may refer to is durable before.
@@ -44,6 +42,7 @@ impl Meta {
         self.check_usable()?;
         let _one_at_a_time = self.write_back.lock();
         let state = &mut *self.state.write();
+        self.check_header_write(state)?;
         self.write_back_held(state)?;
         self.barrier()?;
         let mut header = state.header.clone();

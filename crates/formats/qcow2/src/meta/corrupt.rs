@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 use diskimg_core::driver::NoticeLevel;
 use diskimg_core::{ByteRange, Error, ErrorKind, Result, errno};
 
-use super::{Meta, Miss};
+use super::overlap::overlap_text;
+use super::{Meta, State};
 use crate::features::CORRUPT;
+use crate::settings::Overlap;
 
 /// Header offset of `incompatible_features` (8 bytes).
 const INCOMPATIBLE_FIELD: u64 = 72;
@@ -14,6 +16,11 @@ const INCOMPATIBLE_FIELD: u64 = 72;
 impl Meta {
     /// Reports a contradiction once; an image open for writing is marked, so that nobody writes to it any more.
     pub(super) fn corruption(&self, text: &str) -> Error {
+        self.corruption_held(&mut self.state.write(), text)
+    }
+
+    /// The same for who holds the state.
+    pub(super) fn corruption_held(&self, state: &mut State, text: &str) -> Error {
         let error = Error::corrupt(format!("qcow2: {text}")).with_errno(errno::EIO);
         if self.reported.swap(true, Ordering::AcqRel) {
             return error;
@@ -25,20 +32,18 @@ impl Meta {
         };
         self.notices.say(NoticeLevel::Plain, &message);
         if self.writable {
-            self.mark_corrupt();
+            self.mark_corrupt(state);
         }
         error
     }
 
     /// Best effort: the image refuses to work from now on in any case.
-    fn mark_corrupt(&self) {
-        let mut state = self.state.write();
+    fn mark_corrupt(&self, state: &mut State) {
         if !state.header.is_v3() {
             return;
         }
         state.header.incompatible |= CORRUPT;
         let field = state.header.incompatible.to_be_bytes();
-        drop(state);
         if self.storage.write_at(INCOMPATIBLE_FIELD, &field).is_ok() {
             let _ = self.storage.flush();
         }
@@ -62,11 +67,25 @@ impl Meta {
 
     /// Refuses a write of guest data that would hit metadata.
     pub(crate) fn check_overlap(&self, range: ByteRange) -> Result<()> {
-        self.look(|state| match state.overlapped(range) {
+        self.check_metadata_write(range, Overlap::empty())
+    }
+
+    /// Refuses a write of metadata that would hit metadata of a kind other than `own`.
+    pub(crate) fn check_metadata_write(&self, range: ByteRange, own: Overlap) -> Result<()> {
+        self.look(|state| state.refuse_overlap(range, own))
+    }
+
+    /// The same for who holds the state.
+    pub(super) fn check_held(&self, state: &mut State, range: ByteRange, own: Overlap) -> Result<()> {
+        match state.overlapped(range, own) {
             None => Ok(()),
-            Some(name) => {
-                Err(Miss::Corrupt(format!("Preventing invalid write on metadata (overlaps with {name})")))
-            }
-        })
+            Some(name) => Err(self.corruption_held(state, &overlap_text(name))),
+        }
+    }
+
+    /// Refuses a write of the header where something else claims its cluster.
+    pub(super) fn check_header_write(&self, state: &mut State) -> Result<()> {
+        let cluster = ByteRange::new(0, state.geo.cluster_size());
+        self.check_held(state, cluster, Overlap::MAIN_HEADER)
     }
 }

@@ -7,6 +7,7 @@ use diskimg_core::{Error, ErrorKind, Result, to_usize};
 use super::alloc::Clusters;
 use super::{Meta, Miss, State, Which, refcounts};
 use crate::limits::{MAX_L1_ENTRIES, MAX_REFTABLE_BYTES};
+use crate::settings::Overlap;
 
 /// Header offset of `l1_size` (4 bytes) and `l1_table_offset` (8).
 const L1_FIELDS: u64 = 36;
@@ -41,6 +42,9 @@ impl Meta {
             *entry = (plan.first_cluster + number as u64) << state.geo.cluster_bits;
         }
         let table_offset = (plan.first_cluster + plan.blocks) << state.geo.cluster_bits;
+        let whole = Clusters { first: plan.first_cluster, count: plan.blocks + plan.table_clusters };
+        self.check_held(state, whole.bytes(&state.geo), Overlap::empty())?;
+        self.check_header_write(state)?;
         self.write_new_refblocks(state, &plan)?;
         self.storage.write_at(table_offset, &table_bytes(&entries))?;
         self.barrier()?;
@@ -92,10 +96,14 @@ impl Meta {
         }
         let geo = self.geo;
         let mut from = 0;
-        let new = self.change(|state| state.allocate_exactly(geo.clusters_for(entries * 8), &mut from))?;
+        let new = self
+            .change(|state| state.allocate_exactly(geo.clusters_for(entries * 8), &mut from))
+            .map_err(|error| error.summarised("Failed to grow the L1 table"))?;
         let _one_at_a_time = self.write_back.lock();
         let state = &mut *self.state.write();
         self.write_back_held(state)?;
+        self.check_held(state, new.bytes(&geo), Overlap::empty())?;
+        self.check_header_write(state)?;
         let mut table = state.l1.entries().to_vec();
         table.resize(to_usize(entries), 0);
         let offset = new.first << geo.cluster_bits;
@@ -119,8 +127,10 @@ impl Meta {
     pub(crate) fn store_size(&self, size: u64) -> Result<()> {
         self.write_back()?;
         self.barrier()?;
+        let state = &mut *self.state.write();
+        self.check_header_write(state)?;
         self.storage.write_at(SIZE_FIELD, &size.to_be_bytes())?;
-        self.state.write().header.size = size;
+        state.header.size = size;
         Ok(())
     }
 }

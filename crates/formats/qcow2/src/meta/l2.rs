@@ -130,7 +130,7 @@ impl State {
     }
 
     fn new_l2(&mut self, l1_index: u64) -> Result<u64, Miss> {
-        let cluster = self.allocate(1)?.first;
+        let cluster = self.allocate_for("L2 table", 1)?.first;
         let offset = cluster << self.geo.cluster_bits;
         self.insert_zero_slices(Which::L2, offset);
         self.l1.set(l1_index, L1Entry::copied(offset).0);

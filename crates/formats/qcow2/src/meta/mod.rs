@@ -12,6 +12,7 @@ mod alloc;
 mod any_table;
 mod areas;
 mod corrupt;
+mod empty;
 mod epoch;
 mod grow;
 mod inflight;
@@ -50,7 +51,7 @@ use crate::geometry::Geometry;
 use crate::header::Header;
 use crate::settings::Overlap;
 use alloc::Allocator;
-use overlap::MetadataIndex;
+use overlap::{FixedAreas, MetadataIndex};
 use slices::SliceCache;
 use write_back::Released;
 
@@ -155,8 +156,9 @@ impl Meta {
         let slots = |bytes: u64| to_usize((bytes / geo.slice_size()).max(MIN_SLICES));
         let mut index = MetadataIndex {
             checked: parts.checked,
-            fixed: parts.fixed,
+            fixed: FixedAreas::new(parts.fixed),
             l2_tables: HashSet::new(),
+            inactive_l2: HashSet::new(),
             refblocks: HashSet::new(),
         };
         if parts.writable {

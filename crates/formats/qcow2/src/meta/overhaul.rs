@@ -8,6 +8,7 @@ use std::time::Duration;
 use diskimg_core::Result;
 
 use super::alloc::Allocator;
+use super::overlap::FixedAreas;
 use super::table::MemTable;
 use super::{FixedArea, Meta, State};
 use crate::header::Header;
@@ -56,13 +57,13 @@ impl Meta {
             header: state.header.clone(),
             l1: state.l1.entries().to_vec(),
             reftable: state.reftable.entries().to_vec(),
-            fixed: std::mem::take(&mut state.index.fixed),
+            fixed: std::mem::take(&mut state.index.fixed).into_areas(),
             sound: false,
             unsure: false,
         };
         let result = work(&mut parts);
         state.index.take_tables(state.geo, &parts.l1, &parts.reftable);
-        state.index.fixed = parts.fixed;
+        state.index.fixed = FixedAreas::new(parts.fixed);
         state.l1 = MemTable::new(parts.header.l1_offset, parts.l1);
         state.reftable = MemTable::new(parts.header.reftable_offset, parts.reftable);
         state.header = parts.header;

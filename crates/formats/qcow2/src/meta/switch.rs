@@ -3,6 +3,8 @@
 //! All fields that say where tables are, the disk's size and the dirty bit stand in one sector of the header, so any
 //! of them change together in one write that a crash leaves done or not done.
 
+use std::collections::HashSet;
+
 use diskimg_core::{ByteRange, Error, ErrorKind, Result, errno, to_usize};
 
 use super::Meta;
@@ -46,6 +48,7 @@ impl Meta {
         let result = {
             let _one_at_a_time = self.write_back.lock();
             let state = &mut *self.state.write();
+            self.check_header_write(state)?;
             change(&mut state.header);
             self.storage.write_at(FIELDS, &fields(&state.header)).and_then(|()| self.barrier())
         };
@@ -101,7 +104,7 @@ impl Meta {
             return Ok(());
         }
         bytes.resize(to_usize(area.len), 0);
-        self.write_area(area.start, &bytes)
+        self.write_area(area.start, &bytes, Overlap::empty())
     }
 
     /// Writes the entries of an L1 table into clusters of its own.
@@ -152,9 +155,13 @@ impl Meta {
 
     /// Takes note of where the snapshot table and the L1 tables of snapshots are now.
     pub(crate) fn set_snapshot_areas(&self, areas: Vec<FixedArea>) {
-        let fixed = &mut self.state.write().index.fixed;
-        fixed.retain(|area| !(Overlap::SNAPSHOT_TABLE | Overlap::INACTIVE_L1).contains(area.kind));
-        fixed.extend(areas);
+        let kinds = Overlap::SNAPSHOT_TABLE | Overlap::INACTIVE_L1;
+        self.state.write().index.fixed.replace(kinds, areas);
+    }
+
+    /// Takes note of the clusters that hold L2 tables of snapshots.
+    pub(crate) fn set_inactive_tables(&self, clusters: HashSet<u64>) {
+        self.state.write().index.inactive_l2 = clusters;
     }
 
     /// The error of a device that refuses to work: a change of the header may or may not have reached the host.

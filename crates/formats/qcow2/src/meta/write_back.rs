@@ -14,6 +14,7 @@
 use diskimg_core::Result;
 
 use super::alloc::Clusters;
+use super::overlap::overlap_text;
 use super::slices::DirtySlice;
 use super::table::DirtyPart;
 use super::{Meta, State};
@@ -34,10 +35,10 @@ pub(super) struct Released {
 /// Everything that was dirty at one moment.
 #[derive(Debug)]
 pub(super) struct Cut {
-    refs: Vec<DirtySlice>,
-    reftable: Option<DirtyPart>,
-    l2: Vec<DirtySlice>,
-    l1: Option<DirtyPart>,
+    pub refs: Vec<DirtySlice>,
+    pub reftable: Option<DirtyPart>,
+    pub l2: Vec<DirtySlice>,
+    pub l1: Option<DirtyPart>,
     dropped: Vec<Clusters>,
 }
 
@@ -99,7 +100,7 @@ impl Meta {
     pub(crate) fn write_back(&self) -> Result<()> {
         {
             let _one_at_a_time = self.write_back.lock();
-            let cut = self.state.write().cut();
+            let cut = self.checked_cut(&mut self.state.write())?;
             if !cut.is_empty() {
                 let result = self.write_cut(&cut);
                 self.state.write().finish(cut, result.is_ok(), self.epochs.now());
@@ -111,10 +112,18 @@ impl Meta {
 
     /// Write-back by somebody who holds the write-back lock and the state: for changes of the tables' places.
     pub(super) fn write_back_held(&self, state: &mut State) -> Result<()> {
-        let cut = state.cut();
+        let cut = self.checked_cut(state)?;
         let result = self.write_cut(&cut);
         state.finish(cut, result.is_ok(), self.epochs.now());
         result
+    }
+
+    /// What is dirty, unless writing it would hit other metadata: then nothing of it is written.
+    fn checked_cut(&self, state: &mut State) -> Result<Cut> {
+        let cut = state.cut();
+        let Some(name) = state.cut_overlaps(&cut) else { return Ok(cut) };
+        state.finish(cut, false, self.epochs.now());
+        Err(self.corruption_held(state, &overlap_text(name)))
     }
 
     /// Everything durable.

@@ -33,6 +33,7 @@ pub(crate) mod table;
 mod view;
 mod vm_state;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -44,10 +45,12 @@ use diskimg_core::{
 use parking_lot::RwLockWriteGuard;
 
 use crate::cursor::check_reach;
+use crate::entry::L1Entry;
 use crate::image::{Qcow2, snapshot_areas};
 use crate::limits::MAX_L1_ENTRIES;
 use crate::meta::Claim;
 use crate::open::read_entries;
+use crate::settings::Overlap;
 use crate::snapshot_table::Snapshot;
 
 /// How long an operation keeps new changes waiting before it lets them pass once more: one of them may be what the
@@ -80,11 +83,12 @@ impl Contents {
         }
     }
 
-    /// Replaces the disk. `swap` works on memory alone.
-    fn replace(&self, swap: impl FnOnce()) {
+    /// Replaces the disk. Readers wait for the end of `swap`.
+    pub(crate) fn replace<T>(&self, swap: impl FnOnce() -> T) -> T {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        swap();
+        let result = swap();
         self.generation.fetch_add(1, Ordering::SeqCst);
+        result
     }
 }
 
@@ -161,6 +165,23 @@ impl Qcow2 {
     fn adopt_snapshots(&self, snapshots: Vec<Snapshot>) {
         self.meta.set_snapshot_areas(snapshot_areas(&self.meta.header(), &snapshots));
         *self.snapshots.write() = snapshots;
+        self.guard_inactive_tables();
+    }
+
+    /// Finds the L2 tables of all snapshots, if writes are checked against them. What can't be read is not guarded.
+    pub(crate) fn guard_inactive_tables(&self) {
+        if !self.mode.write || !self.settings.overlap.contains(Overlap::INACTIVE_L2) {
+            return;
+        }
+        let (end, bits) = (self.storage.len(), self.meta.geo.cluster_bits);
+        let mut tables = HashSet::new();
+        for l1 in self.snapshots.read().iter().filter_map(|snapshot| self.snapshot_l1(snapshot).ok()) {
+            let offsets = l1.iter().map(|entry| L1Entry(*entry).offset());
+            // Behind the end there is nothing to lose.
+            tables
+                .extend(offsets.filter(|offset| *offset != 0 && *offset < end).map(|offset| offset >> bits));
+        }
+        self.meta.set_inactive_tables(tables);
     }
 }
 
