@@ -33,6 +33,7 @@ mod mem;
 pub mod opener;
 pub mod options;
 mod progress;
+pub mod parent_path;
 pub mod protocol;
 mod range;
 mod range_lock;
