@@ -9,8 +9,10 @@
 //! | `file` | host files and block devices |
 //! | `crypto` | secrets, and the ciphers and headers of encrypted images |
 //! | `raw` | the raw format |
+//! | `qcow` | the qcow format, version 1 |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
 //! | `parallels` | the Parallels format |
+//! | `qed` | the QED format |
 //! | `vdi` | the VDI format of VirtualBox |
 //! | `vhd` | the VHD format of Virtual PC and Hyper-V, called `vpc` |
 //! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
@@ -106,6 +108,10 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_raw::DRIVER,
     #[cfg(feature = "parallels")]
     &diskimg_parallels::DRIVER,
+    #[cfg(feature = "qcow")]
+    &diskimg_qcow::DRIVER,
+    #[cfg(feature = "qed")]
+    &diskimg_qed::DRIVER,
     #[cfg(feature = "vdi")]
     &diskimg_vdi::DRIVER,
     #[cfg(feature = "vhd")]

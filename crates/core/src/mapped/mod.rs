@@ -13,11 +13,15 @@
 //! - A map that uses freed space again waits until the table without it is durable and the requests that may have looked
 //!   it up before have ended ([`ClusterMap::written`]).
 
+mod append;
+mod bytes;
 mod device;
 mod epoch;
+mod packed;
 mod read;
 mod reserve;
 mod table;
+mod tree;
 mod write;
 
 use std::fmt::Debug;
@@ -34,7 +38,11 @@ use crate::image::{BackingRef, Check, Child};
 use crate::info::ImageInfo;
 use crate::range_lock::RangeLock;
 
+pub use append::AppendSpace;
+pub use bytes::DataCipher;
+pub use packed::Packing;
 pub use table::{EntryTable, TableEntry};
+pub use tree::{ByteOrder, EntryTree, TreeShape};
 
 /// Where a cluster is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +179,21 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
         ExtentFlags::empty()
     }
 
+    /// What encrypts the bytes of stored clusters, if something does. It does not change while the image is open.
+    fn cipher(&self) -> Option<&dyn DataCipher> {
+        None
+    }
+
+    /// How packed clusters are written, if they can be.
+    fn packing(&self) -> Option<&dyn Packing> {
+        None
+    }
+
+    /// True if so much is dirty in the tables that they should be written, to keep memory bounded.
+    fn wants_write_back(&self) -> bool {
+        false
+    }
+
     /// What is dirty in the tables, which then counts as clean. No I/O.
     fn take_dirty(&self) -> Cut;
 
@@ -269,6 +292,11 @@ impl<M: ClusterMap> MappedImage<M> {
 
     fn disk_len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
+    }
+
+    /// Writes dirty tables if they take too much memory.
+    fn settle(&self) -> Result<()> {
+        if self.map.wants_write_back() { self.write_tables() } else { Ok(()) }
     }
 
     /// Writes dirty tables: a cut, a barrier, its groups with a barrier behind each.
