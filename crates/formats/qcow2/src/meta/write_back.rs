@@ -11,11 +11,10 @@
 //! leaks at worst. Dropped references are subtracted only after the tables without them are durable and every request
 //! that may still use the clusters has ended ([`super::epoch`]). No lock is held over the writes.
 
-use diskimg_core::Result;
+use diskimg_core::{DirtySlice, Result};
 
 use super::alloc::Clusters;
 use super::overlap::overlap_text;
-use super::slices::DirtySlice;
 use super::table::DirtyPart;
 use super::{Meta, State};
 
