@@ -150,8 +150,10 @@ impl SectorBitmaps {
     /// What is dirty. It stays in memory until [`Self::written`] is called.
     pub(crate) fn take_dirty(&self) -> Vec<TableWrite> {
         let dirty = self.slices.write().take_dirty();
-        let writes =
-            dirty.iter().map(|slice| TableWrite { offset: slice.offset, bytes: slice.data.to_vec() }).collect();
+        let writes = dirty
+            .iter()
+            .map(|slice| TableWrite { offset: slice.offset, bytes: slice.data.to_vec() })
+            .collect();
         *self.taken.lock() = dirty;
         writes
     }

@@ -37,7 +37,12 @@ use crate::header::SIGNATURE;
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "vhdx",
     extensions: &["vhdx"],
-    caps: Caps::WRITE.union(Caps::CREATE).union(Caps::BACKING).union(Caps::CHECK).union(Caps::REPAIR).union(Caps::PREALLOCATE),
+    caps: Caps::WRITE
+        .union(Caps::CREATE)
+        .union(Caps::BACKING)
+        .union(Caps::CHECK)
+        .union(Caps::REPAIR)
+        .union(Caps::PREALLOCATE),
     options: create::OPTIONS,
     strong_options: &[],
     probe,

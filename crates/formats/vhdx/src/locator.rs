@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn a_locator_is_read_back() {
         let linkage = Uuid::new_v4();
-        for (name, read) in [("base.vhdx", "./base.vhdx"), ("../b/ä.vhdx", "../b/ä.vhdx"), ("/d/a", "/d/a")] {
+        for (name, read) in [("base.vhdx", "./base.vhdx"), ("../b/ä.vhdx", "../b/ä.vhdx"), ("/d/a", "/d/a")]
+        {
             let bytes = Parent::encode(name, linkage);
             let parent = Parent { name: read.to_owned(), linkages: vec![linkage] };
             assert_eq!(Parent::parse(&bytes).unwrap(), parent);

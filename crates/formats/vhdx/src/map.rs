@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicBool;
 
 use diskimg_core::mapped::{ClusterMap, Cut, EntryTable, Place, Run, Space};
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, Check, Device, Error, ErrorKind, FormatDriver, Image, ImageInfo, Result,
-    ZeroMode, errno, extend_to,
+    BackingRef, BlockDevice, ByteRange, Check, Device, Error, ErrorKind, ExtentFlags, FormatDriver, Image,
+    ImageInfo, Result, ZeroMode, errno, extend_to,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -346,12 +346,18 @@ impl ClusterMap for BlockMap {
         }
         let state = &*self.state.read();
         for block in self.split(first).0..=self.split(first + count.saturating_sub(1)).0 {
-            if matches!(self.block(state, block)?, Block::Stored(host) | Block::Partial(host) if host < FRONT) {
+            if matches!(self.block(state, block)?, Block::Stored(host) | Block::Partial(host) if host < FRONT)
+            {
                 let text = "a block lies in the structures of the image";
                 return Err(Error::new(ErrorKind::Corrupt, text).with_errno(EFAULT));
             }
         }
         Ok(())
+    }
+
+    fn present_flags(&self) -> ExtentFlags {
+        // qemu-img's driver says nothing of where the data are. It does not read differencing disks.
+        if self.parent.is_some() { ExtentFlags::empty() } else { ExtentFlags::UNTOLD }
     }
 
     fn zeroed(&self, old: Place, how: ZeroMode) -> Option<Place> {

@@ -55,7 +55,8 @@ impl Subject for Replaying {
             options.set("replay-log", RuntimeValue::Bool(true));
             open_image_with(&DRIVER, Arc::clone(disk), mode, &MemOpener::default(), options)
         };
-        let below = if self.has_parent { Opened::chain(open(&disks[1], false)?, None, false).node } else { None };
+        let below =
+            if self.has_parent { Opened::chain(open(&disks[1], false)?, None, false).node } else { None };
         Ok(Opened::chain(open(&disks[0], write)?, below.as_ref(), write))
     }
 
@@ -121,7 +122,9 @@ fn a_new_image_is_whole_or_none() {
 
 /// Whole blocks, so that the table changes at each flush.
 fn blocks(size: u64) -> Vec<Op> {
-    (0..size / MIB).flat_map(|block| [Op::Write(ByteRange::new(block * MIB, MIB), block + 1), Op::Flush]).collect()
+    (0..size / MIB)
+        .flat_map(|block| [Op::Write(ByteRange::new(block * MIB, MIB), block + 1), Op::Flush])
+        .collect()
 }
 
 #[test]

@@ -105,8 +105,12 @@ fn create_looks_at_the_parent() {
         let base: Arc<dyn BlockDevice> = Arc::new(MemDevice::read_only(base));
         let opener = MemOpener::new([("base".to_owned(), base)]);
         let storage = Arc::new(MemDevice::new(0));
-        let context =
-            CreateContext { storage: Arc::clone(&storage) as _, filename: "image", options: &parsed, opener: &opener };
+        let context = CreateContext {
+            storage: Arc::clone(&storage) as _,
+            filename: "image",
+            options: &parsed,
+            opener: &opener,
+        };
         (creator.create)(&context)?;
         Ok::<_, diskimg_core::Error>(storage)
     };
