@@ -13,10 +13,12 @@
 
 use std::sync::Arc;
 
-use diskimg_core::mapped::{AppendSpace, ClusterMap, Cut, DataCipher, EntryTree, Packing, Place, Run, Space};
+use diskimg_core::mapped::{
+    AppendSpace, Clearing, ClusterMap, Cut, DataCipher, EntryTree, Packing, Place, Run, Space,
+};
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, ClusterEncoder, Codec, Error, ErrorKind, FormatDriver, ImageInfo,
-    Result, errno,
+    BackingRef, BlockDevice, ByteRange, ClusterEncoder, Codec, Device, Error, ErrorKind, FormatDriver,
+    ImageInfo, Prealloc, Result, ZeroMode, errno,
 };
 use parking_lot::Mutex;
 
@@ -219,7 +221,7 @@ impl ClusterMap for QcowMap {
     fn close(&self) {
         if let Some(end) = self.space.surplus().filter(|end| *end < self.storage.len()) {
             // Space that was given back: no harm if it stays.
-            let _ = self.storage.set_len(end, diskimg_core::Prealloc::Off);
+            let _ = self.storage.set_len(end, Prealloc::Off);
         }
     }
 
@@ -232,8 +234,29 @@ impl ClusterMap for QcowMap {
         })
     }
 
+    fn as_clearing(&self) -> Option<&dyn Clearing> {
+        Some(self)
+    }
+
     fn backing(&self) -> Option<BackingRef> {
         self.backing.clone()
+    }
+}
+
+impl Clearing for QcowMap {
+    fn clear_tables(&self) -> Result<()> {
+        let l1 = ByteRange::from_bounds(self.header.l1_offset, self.header.l1_end());
+        // Behind the end of the file there is nothing to take out.
+        let l1 = l1.intersect(ByteRange::new(0, self.storage.len()));
+        Device::new(Arc::clone(&self.storage)).write_zeroes(l1, ZeroMode::KeepAllocated)?;
+        self.storage.flush()?;
+        self.tree.clear();
+        Ok(())
+    }
+
+    fn drop_space(&self) -> Result<()> {
+        self.space.start_again(self.header.l1_end());
+        self.storage.set_len(self.header.l1_end(), Prealloc::Off)
     }
 }
 

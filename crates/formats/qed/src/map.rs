@@ -20,11 +20,12 @@ use std::time::Instant;
 
 use diskimg_core::mapped::{AppendSpace, ClusterMap, Cut, EntryTree, Place, Run, Space};
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, Check, Error, ErrorKind, FormatDriver, ImageInfo, Prealloc, Result,
-    ZeroMode, errno,
+    BackingChange, BackingRef, BlockDevice, ByteRange, Check, Error, ErrorKind, FormatDriver, ImageInfo,
+    Prealloc, Result, ZeroMode, errno,
 };
 use parking_lot::{Mutex, RwLock};
 
+use crate::create::RAW;
 use crate::geometry::Geometry;
 use crate::header::{Header, NEED_CHECK};
 
@@ -208,6 +209,34 @@ impl QedMap {
     }
 }
 
+impl BackingChange for QedMap {
+    fn set_backing(&self, backing: Option<&BackingRef>) -> Result<()> {
+        let mut header = self.header.lock();
+        if header.compat_features != 0 {
+            // Somebody may have said more of the backing file there.
+            return Err(Error::from_errno(errno::ENOTSUP));
+        }
+        let named = backing.map(|backing| (backing.name.as_str(), backing.format.as_deref() == Some(RAW)));
+        let no_room = || Error::new(ErrorKind::NoSpace, "No space left on device").with_errno(errno::ENOSPC);
+        let (new, name) = header.with_backing(named).ok_or_else(no_room)?;
+        if !new.is_one_write(&name) {
+            // Where the old name is not: the header says which one counts.
+            self.storage.write_at(new.backing_offset.into(), &name)?;
+            self.storage.flush()?;
+            self.storage.write_at(0, &new.encode())?;
+        } else {
+            let mut bytes = new.encode();
+            bytes.extend(&name);
+            self.storage.write_at(0, &bytes)?;
+        }
+        self.storage.flush()?;
+        *header = new;
+        let is_raw = named.is_some_and(|(_, is_raw)| is_raw).then(|| RAW.to_owned());
+        *self.backing.write() = backing.map(|backing| BackingRef { format: is_raw, ..backing.clone() });
+        Ok(())
+    }
+}
+
 impl ClusterMap for QedMap {
     fn driver(&self) -> &'static FormatDriver {
         &crate::DRIVER
@@ -346,6 +375,10 @@ impl ClusterMap for QedMap {
 
     fn backing(&self) -> Option<BackingRef> {
         self.backing.read().clone()
+    }
+
+    fn as_backing_change(&self) -> Option<&dyn BackingChange> {
+        Some(self)
     }
 
     fn as_check(&self) -> Option<&dyn Check> {
