@@ -94,20 +94,6 @@ impl QcowMap {
     const fn table_entries(&self) -> u64 {
         1 << self.header.l2_bits
     }
-
-    /// Clusters from `cluster` on without a table.
-    fn without_table(&self, cluster: u64, most: u64) -> Result<u64> {
-        let (mut index, within) = self.tree.place_of(cluster);
-        let mut count = self.table_entries() - within;
-        while count < most {
-            index += 1;
-            if self.tree.root_entry(index)? != 0 {
-                break;
-            }
-            count += self.table_entries();
-        }
-        Ok(count.min(most))
-    }
 }
 
 impl ClusterMap for QcowMap {
@@ -131,7 +117,7 @@ impl ClusterMap for QcowMap {
         let (index, within) = self.tree.place_of(cluster);
         let table = self.tree.root_entry(index)?;
         if table == 0 {
-            return Ok(Run { place: Place::Absent, count: self.without_table(cluster, most)? });
+            return Ok(Run { place: Place::Absent, count: self.tree.without_leaf(cluster, most)? });
         }
         if table > MAX_HOST_OFFSET {
             return Err(bad_entry());

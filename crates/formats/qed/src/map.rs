@@ -193,20 +193,6 @@ impl QedMap {
             _ => Err(bad_entry()),
         }
     }
-
-    /// Clusters from `cluster` on without a table.
-    fn without_table(&self, cluster: u64, most: u64) -> Result<u64> {
-        let (mut index, within) = self.tree.place_of(cluster);
-        let mut count = self.geo.entries() - within;
-        while count < most {
-            index += 1;
-            if self.tree.root_entry(index)? != 0 {
-                break;
-            }
-            count += self.geo.entries();
-        }
-        Ok(count.min(most))
-    }
 }
 
 impl BackingChange for QedMap {
@@ -257,7 +243,7 @@ impl ClusterMap for QedMap {
     fn run_at(&self, cluster: u64, most: u64) -> Result<Run> {
         let (index, within) = self.tree.place_of(cluster);
         let Some(table) = self.table(index)? else {
-            return Ok(Run { place: Place::Absent, count: self.without_table(cluster, most)? });
+            return Ok(Run { place: Place::Absent, count: self.tree.without_leaf(cluster, most)? });
         };
         let (mut first, mut count) = (0, 0);
         self.tree.leaf_entries(table, within, |entry| {
