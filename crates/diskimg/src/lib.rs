@@ -15,6 +15,7 @@
 //! | `qed` | the QED format |
 //! | `vdi` | the VDI format of VirtualBox |
 //! | `vhd` | the VHD format of Virtual PC and Hyper-V, called `vpc` |
+//! | `vhdx` | the VHDX format of Hyper-V |
 //! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
 //! | `luks` | LUKS volumes, version 1 |
 //! | `legacy` | bochs, cloop and dmg, which are only read |
@@ -118,6 +119,8 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_vhd::DRIVER,
     #[cfg(feature = "luks")]
     &diskimg_luks::DRIVER,
+    #[cfg(feature = "vhdx")]
+    &diskimg_vhdx::DRIVER,
     #[cfg(feature = "legacy")]
     &diskimg_legacy::BOCHS,
     #[cfg(feature = "legacy")]

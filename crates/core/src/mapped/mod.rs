@@ -6,7 +6,7 @@
 //! # Rules
 //!
 //! - A cluster's bytes are written before its entry is published, so that a reader sees the old or the new contents.
-//! - A flush makes a *cut* of what is dirty in the tables, then a barrier, then writes the cut, then a barrier. So a
+//! - A flush makes a *cut* of what is dirty in the tables, then a barrier, then makes the cut durable. So a
 //!   table on the host never refers to bytes that are not there; a crash leaves unused space at worst.
 //! - Writers of the same cluster that has no place yet wait for each other; everybody else runs in parallel. No lock
 //!   is held over the I/O of data by a map.
@@ -111,6 +111,12 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
     /// Bytes of a cluster, a multiple of 512.
     fn cluster_size(&self) -> u64;
 
+    /// Bytes that change together where clusters are zeroed or discarded, a multiple of a cluster: the entries that
+    /// [`ClusterMap::zeroed`] and [`ClusterMap::discarded`] speak of stand for so much.
+    fn entry_size(&self) -> u64 {
+        self.cluster_size()
+    }
+
     /// Where cluster `cluster` is, with up to `most` (not 0) that follow and are of one kind with it.
     ///
     /// # Errors
@@ -199,6 +205,21 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
 
     /// What is dirty in the tables, which then counts as clean. No I/O.
     fn take_dirty(&self) -> Cut;
+
+    /// Makes a cut durable. What it refers to is durable already.
+    ///
+    /// # Errors
+    /// The storage's.
+    fn write_cut(&self, cut: &Cut) -> Result<()> {
+        let storage = self.storage();
+        for group in cut {
+            for write in group {
+                storage.write_at(write.offset, &write.bytes)?;
+            }
+            storage.flush()?;
+        }
+        Ok(())
+    }
 
     /// A cut could not be written: it is dirty again.
     fn not_written(&self, cut: Cut);
@@ -316,16 +337,7 @@ impl<M: ClusterMap> MappedImage<M> {
     fn write_tables(&self) -> Result<()> {
         let _one_at_a_time = self.write_back.lock();
         let cut = self.map.take_dirty();
-        let storage = self.map.storage();
-        let written = storage.flush().and_then(|()| {
-            for group in &cut {
-                for write in group {
-                    storage.write_at(write.offset, &write.bytes)?;
-                }
-                storage.flush()?;
-            }
-            Ok(())
-        });
+        let written = self.map.storage().flush().and_then(|()| self.map.write_cut(&cut));
         if written.is_err() {
             self.map.not_written(cut);
         } else {

@@ -107,12 +107,11 @@ impl<M: ClusterMap> MappedImage<M> {
     }
 
     pub(super) fn zero_clusters(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
-        let size = self.map.cluster_size();
         let mut at = range.start;
         while at < range.end() {
             let rest = ByteRange::from_bounds(at, range.end());
             let part = self.part_at(rest)?;
-            let whole = self.whole_clusters(ByteRange::new(at, part.len));
+            let whole = self.whole_entries(ByteRange::new(at, part.len));
             let new = self.map.zeroed(part.place, how);
             at += match (new, part.host()) {
                 (Some(new), _) if new == part.place => part.len,
@@ -120,34 +119,40 @@ impl<M: ClusterMap> MappedImage<M> {
                     self.replace(ByteRange::new(at, whole.len), part.place, new)?
                 }
                 (Some(_), _) if whole.len > 0 => self.zero_data(rest.clipped(whole.start - at), None)?,
-                (_, host) => self.zero_data(rest.clipped(part.len.min(size)), host)?,
+                (None, host) => self.zero_data(rest.clipped(part.len), host)?,
+                (_, host) => self.zero_data(rest.clipped(part.len.min(self.to_entry_end(at))), host)?,
             };
         }
         Ok(())
     }
 
-    /// The whole clusters of `range`; one that the end of the disk cuts is whole.
-    fn whole_clusters(&self, range: ByteRange) -> ByteRange {
-        let size = self.map.cluster_size();
+    /// Bytes from `at` to the end of what its entry stands for.
+    fn to_entry_end(&self, at: u64) -> u64 {
+        let size = self.map.entry_size();
+        size - at % size
+    }
+
+    /// What whole entries stand for in `range`; one that the end of the disk cuts is whole.
+    fn whole_entries(&self, range: ByteRange) -> ByteRange {
+        let size = self.map.entry_size();
         let end = if range.end() == self.disk_len() { range.end() } else { range.end() / size * size };
         ByteRange::from_bounds(range.start.next_multiple_of(size), end.max(range.start))
     }
 
-    /// Replaces the entries of whole clusters that all are as `old`; how many bytes they have.
+    /// Replaces whole entries that all are as `old`; how many bytes they stand for.
     fn replace(&self, range: ByteRange, old: Place, new: Place) -> Result<u64> {
         let clusters = self.clusters_of(range);
         let _claim = self.claims.lock(clusters);
         let part = self.part_at(range)?;
-        if part.place == old {
-            self.map.publish(
-                clusters.start,
-                self.clusters_of(ByteRange::new(range.start, part.len)).len,
-                new,
-            )?;
-            self.unpacked.clear();
-            self.settle()?;
+        let whole = self.whole_entries(ByteRange::new(range.start, part.len));
+        if part.place != old || whole.is_empty() {
+            // Somebody was faster: look again.
+            return Ok(0);
         }
-        Ok(if part.place == old { part.len } else { 0 })
+        self.map.publish(clusters.start, self.clusters_of(whole).len, new)?;
+        self.unpacked.clear();
+        self.settle()?;
+        Ok(whole.len)
     }
 
     /// Makes bytes zero that have to be zeros in some space: in place (at `host`) or as a write.
@@ -167,7 +172,7 @@ impl<M: ClusterMap> MappedImage<M> {
         let mut at = range.start;
         while at < range.end() {
             let part = self.part_at(ByteRange::from_bounds(at, range.end()))?;
-            let whole = self.whole_clusters(ByteRange::new(at, part.len));
+            let whole = self.whole_entries(ByteRange::new(at, part.len));
             at += match self.map.discarded(part.place) {
                 Some(new) if new != part.place && !whole.is_empty() && whole.start == at => {
                     self.replace(whole, part.place, new)?

@@ -72,6 +72,7 @@ impl Qcow2 {
             reftable: parts.reftable,
             fixed,
             checked: parts.settings.overlap,
+            lazy_refcounts: parts.settings.lazy_refcounts,
             notices: parts.notices.clone(),
             writable: parts.mode.write,
         });
@@ -265,7 +266,7 @@ impl BlockDevice for Qcow2 {
             return Ok(());
         }
         self.meta.check_usable()?;
-        self.meta.flush()
+        self.meta.flush_guest()
     }
 
     fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {

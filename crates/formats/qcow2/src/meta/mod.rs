@@ -16,6 +16,7 @@ mod empty;
 mod epoch;
 mod grow;
 mod l2;
+mod lazy;
 mod overhaul;
 mod overlap;
 pub(crate) mod refcounts;
@@ -99,6 +100,7 @@ pub(crate) struct Meta {
     compression_type: AtomicU8,
     /// Corruption was found and reported.
     reported: AtomicBool,
+    lazy: lazy::Postponement,
     /// Nobody knows what the header on the host is.
     given_up: AtomicBool,
 }
@@ -138,6 +140,8 @@ pub(crate) struct MetaParts {
     pub fixed: Vec<FixedArea>,
     /// What writes are checked against.
     pub checked: Overlap,
+    /// Whether refcounts may be postponed; `None`: as the header says.
+    pub lazy_refcounts: Option<bool>,
     pub notices: Notices,
     pub writable: bool,
 }
@@ -186,6 +190,7 @@ impl Meta {
             version: AtomicU32::new(version),
             compression_type: AtomicU8::new(compression_type),
             reported: AtomicBool::new(false),
+            lazy: lazy::Postponement::new(parts.lazy_refcounts),
             given_up: AtomicBool::new(false),
         }
     }
