@@ -23,6 +23,7 @@ mod dirty;
 pub mod driver;
 mod error;
 mod extent;
+pub mod filter;
 mod front;
 mod image;
 mod info;
