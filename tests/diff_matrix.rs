@@ -15,6 +15,8 @@ mod bench;
 mod bitmap;
 #[path = "diff_matrix/check.rs"]
 mod check;
+#[path = "diff_matrix/commit.rs"]
+mod commit;
 #[path = "diff_matrix/compare.rs"]
 mod compare;
 #[path = "diff_matrix/convert.rs"]
@@ -53,6 +55,8 @@ mod open;
 mod overlap;
 #[path = "diff_matrix/pending.rs"]
 mod pending;
+#[path = "diff_matrix/rebase.rs"]
+mod rebase;
 #[path = "diff_matrix/resize.rs"]
 mod resize;
 #[path = "diff_matrix/snapshot.rs"]
@@ -67,6 +71,7 @@ fn main() -> std::process::ExitCode {
         amend::cases(),
         bench::cases(),
         check::cases(),
+        commit::cases(),
         compare::cases(),
         convert::cases(),
         convert_more::cases(),
@@ -84,6 +89,7 @@ fn main() -> std::process::ExitCode {
         overlap::cases(),
         open::cases(),
         bitmap::cases(),
+        rebase::cases(),
         resize::cases(),
         snapshot::cases(),
     ];

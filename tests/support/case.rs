@@ -113,7 +113,7 @@ impl Case {
 
     /// Whether the case says something about files even where messages can't be compared: it changes some.
     pub fn writes(&self) -> bool {
-        let writers = ["create", "convert", "dd", "resize", "snapshot"];
+        let writers = ["create", "convert", "dd", "resize", "snapshot", "commit", "rebase"];
         self.commands.iter().any(|c| c.first().is_some_and(|name| writers.contains(&name.as_str())))
     }
 

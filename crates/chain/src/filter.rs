@@ -71,6 +71,7 @@ pub(crate) fn open_filter(
         transparent: filter.is_transparent,
         watched: None,
         mode,
+        request: None,
     })
 }
 

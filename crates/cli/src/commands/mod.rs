@@ -4,6 +4,7 @@ mod amend;
 mod bench;
 mod bitmap;
 mod check;
+mod commit;
 mod compare;
 mod convert;
 mod create;
@@ -11,17 +12,20 @@ mod dd;
 mod info;
 mod map;
 mod measure;
+mod rebase;
 mod resize;
 mod snapshot;
+mod stream;
 
 use crate::command::Command;
 
-/// All subcommands.
+/// All subcommands of qemu-img.
 pub(crate) const COMMANDS: &[&Command] = &[
     &amend::COMMAND,
     &bench::COMMAND,
     &bitmap::COMMAND,
     &check::COMMAND,
+    &commit::COMMAND,
     &compare::COMMAND,
     &convert::COMMAND,
     &create::COMMAND,
@@ -29,6 +33,10 @@ pub(crate) const COMMANDS: &[&Command] = &[
     &info::COMMAND,
     &map::COMMAND,
     &measure::COMMAND,
+    &rebase::COMMAND,
     &resize::COMMAND,
     &snapshot::COMMAND,
 ];
+
+/// Subcommands that qemu-img does not have: the help page of the program, which is qemu-img's, does not list them.
+pub(crate) const MORE_COMMANDS: &[&Command] = &[&stream::COMMAND];

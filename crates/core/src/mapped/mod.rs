@@ -6,18 +6,23 @@
 //! # Rules
 //!
 //! - A cluster's bytes are written before its entry is published, so that a reader sees the old or the new contents.
-//! - A flush makes a *cut* of what is dirty in the tables, then a barrier, then writes the cut, then a barrier. So a
+//! - A flush makes a *cut* of what is dirty in the tables, then a barrier, then makes the cut durable. So a
 //!   table on the host never refers to bytes that are not there; a crash leaves unused space at worst.
 //! - Writers of the same cluster that has no place yet wait for each other; everybody else runs in parallel. No lock
 //!   is held over the I/O of data by a map.
 //! - A map that uses freed space again waits until the table without it is durable and the requests that may have looked
 //!   it up before have ended ([`ClusterMap::written`]).
 
+mod append;
+mod bytes;
+mod clearing;
 mod device;
 mod epoch;
+mod packed;
 mod read;
 mod reserve;
 mod table;
+mod tree;
 mod write;
 
 use std::fmt::Debug;
@@ -26,6 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::backing::BackingChange;
 use crate::device::{BlockDevice, Prealloc, ZeroMode};
 use crate::driver::FormatDriver;
 use crate::error::{Error, Result};
@@ -34,7 +40,12 @@ use crate::image::{BackingRef, Check, Child};
 use crate::info::ImageInfo;
 use crate::range_lock::RangeLock;
 
+pub use append::AppendSpace;
+pub use bytes::DataCipher;
+pub use clearing::Clearing;
+pub use packed::Packing;
 pub use table::{EntryTable, TableEntry};
+pub use tree::{ByteOrder, EntryTree, TreeShape};
 
 /// Where a cluster is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +110,12 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
 
     /// Bytes of a cluster, a multiple of 512.
     fn cluster_size(&self) -> u64;
+
+    /// Bytes that change together where clusters are zeroed or discarded, a multiple of a cluster: the entries that
+    /// [`ClusterMap::zeroed`] and [`ClusterMap::discarded`] speak of stand for so much.
+    fn entry_size(&self) -> u64 {
+        self.cluster_size()
+    }
 
     /// Where cluster `cluster` is, with up to `most` (not 0) that follow and are of one kind with it.
     ///
@@ -171,8 +188,38 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
         ExtentFlags::empty()
     }
 
+    /// What encrypts the bytes of stored clusters, if something does. It does not change while the image is open.
+    fn cipher(&self) -> Option<&dyn DataCipher> {
+        None
+    }
+
+    /// How packed clusters are written, if they can be.
+    fn packing(&self) -> Option<&dyn Packing> {
+        None
+    }
+
+    /// True if so much is dirty in the tables that they should be written, to keep memory bounded.
+    fn wants_write_back(&self) -> bool {
+        false
+    }
+
     /// What is dirty in the tables, which then counts as clean. No I/O.
     fn take_dirty(&self) -> Cut;
+
+    /// Makes a cut durable. What it refers to is durable already.
+    ///
+    /// # Errors
+    /// The storage's.
+    fn write_cut(&self, cut: &Cut) -> Result<()> {
+        let storage = self.storage();
+        for group in cut {
+            for write in group {
+                storage.write_at(write.offset, &write.bytes)?;
+            }
+            storage.flush()?;
+        }
+        Ok(())
+    }
 
     /// A cut could not be written: it is dirty again.
     fn not_written(&self, cut: Cut);
@@ -220,6 +267,16 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
     /// Devices that hold the image besides the storage.
     fn more_children(&self) -> Vec<Child> {
         Vec::new()
+    }
+
+    /// Another backing file, if the format can have one.
+    fn as_backing_change(&self) -> Option<&dyn BackingChange> {
+        None
+    }
+
+    /// How everything is given up, if the format can do it.
+    fn as_clearing(&self) -> Option<&dyn Clearing> {
+        None
     }
 
     /// The consistency check, if the format has one. Everything was flushed before.
@@ -271,20 +328,16 @@ impl<M: ClusterMap> MappedImage<M> {
         self.len.load(Ordering::Acquire)
     }
 
+    /// Writes dirty tables if they take too much memory.
+    fn settle(&self) -> Result<()> {
+        if self.map.wants_write_back() { self.write_tables() } else { Ok(()) }
+    }
+
     /// Writes dirty tables: a cut, a barrier, its groups with a barrier behind each.
     fn write_tables(&self) -> Result<()> {
         let _one_at_a_time = self.write_back.lock();
         let cut = self.map.take_dirty();
-        let storage = self.map.storage();
-        let written = storage.flush().and_then(|()| {
-            for group in &cut {
-                for write in group {
-                    storage.write_at(write.offset, &write.bytes)?;
-                }
-                storage.flush()?;
-            }
-            Ok(())
-        });
+        let written = self.map.storage().flush().and_then(|()| self.map.write_cut(&cut));
         if written.is_err() {
             self.map.not_written(cut);
         } else {

@@ -1,12 +1,26 @@
-//! The disks that are copied, one behind the other, as one.
+//! The disks that are copied, one behind the other, as one; and which part of them is to be copied.
 
 use diskimg_chain::{Node, Status};
 use diskimg_core::{BlockDevice as _, ByteRange, CompressedClusters, ExtentFlags, HostRef, Result, to_usize};
 
+/// Which part of a disk is copied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scope<'a> {
+    /// All of it.
+    All,
+    /// What the layers above this depth answer for: the target has, or is over, the layer at that depth.
+    Above(usize),
+    /// What the layers between the top and the one at this depth answer for (`None`: all below the top). The top is the
+    /// target.
+    Between(Option<usize>),
+    /// What the top does not hold itself, where it is not as in this disk (`None`: zeros). The top is the target.
+    Unlike(Option<&'a Node>),
+}
+
 /// What has to be done for a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Nothing: the target's backing file has it.
+    /// Nothing: the target or its backing file has it.
     Below,
     /// It is known to be zeros.
     Zero,
@@ -35,12 +49,15 @@ impl Part<'_> {
 #[derive(Debug)]
 pub(super) struct Sources<'a> {
     parts: Vec<Part<'a>>,
-    /// Layers from this depth on are the target's backing file.
-    base_depth: Option<usize>,
+    scope: Scope<'a>,
+    /// Length of the layer that the scope ends above, in bytes.
+    base_len: u64,
+    /// For [`Scope::Unlike`]: the deepest layers that both chains have.
+    shared: usize,
 }
 
 impl<'a> Sources<'a> {
-    pub(super) fn new(nodes: &[&'a Node], base_depth: Option<usize>) -> Self {
+    pub(super) fn new(nodes: &[&'a Node], scope: Scope<'a>) -> Self {
         let mut start = 0u64;
         let mut parts = Vec::with_capacity(nodes.len());
         for node in nodes {
@@ -48,13 +65,24 @@ impl<'a> Sources<'a> {
             start = range.end();
             parts.push(Part { range, node, origin: 0 });
         }
-        Self { parts, base_depth }
+        let base = match scope {
+            Scope::Above(depth) | Scope::Between(Some(depth)) => {
+                nodes.first().and_then(|top| top.layers().nth(depth))
+            }
+            _ => None,
+        };
+        let shared = match (scope, nodes.first()) {
+            (Scope::Unlike(Some(disk)), Some(top)) => shared_layers(top, disk),
+            _ => 0,
+        };
+        Self { parts, scope, base_len: base.map_or(0, |base| base.device().len()), shared }
     }
 
     /// The bytes `window` of one disk.
     pub(super) fn window(node: &'a Node, window: ByteRange) -> Self {
         let range = ByteRange::new(0, window.len);
-        Self { parts: vec![Part { range, node, origin: window.start }], base_depth: None }
+        let parts = vec![Part { range, node, origin: window.start }];
+        Self { parts, scope: Scope::All, base_len: 0, shared: 0 }
     }
 
     /// Bytes of all sources.
@@ -80,14 +108,86 @@ impl<'a> Sources<'a> {
     /// What has to be done for the start of `range` (not empty), and for how many bytes.
     pub(super) fn classify(&self, range: ByteRange) -> Result<(Class, u64)> {
         let Some((_, status)) = self.status(range)? else { return Ok((Class::Zero, range.len)) };
-        let class = if self.base_depth.is_some_and(|base| self.is_below(base, &status)) {
-            Class::Below
-        } else if status.flags.contains(ExtentFlags::ZERO) || status.flags.is_empty() {
-            Class::Zero
-        } else {
-            Class::Data
+        let len = status.len.min(range.len);
+        let in_top = status.depth == 0 && status.flags.contains(ExtentFlags::PRESENT);
+        let below = match self.scope {
+            Scope::All => false,
+            Scope::Above(base) => self.is_below(base, range.start, &status),
+            Scope::Between(base) => {
+                in_top || base.is_some_and(|base| self.is_below(base, range.start, &status))
+            }
+            Scope::Unlike(_) if in_top => true,
+            Scope::Unlike(None) => reads_zero(&status),
+            Scope::Unlike(Some(disk)) => {
+                return self.differs(disk, &status, ByteRange::new(range.start, len));
+            }
         };
-        Ok((class, status.len.min(range.len)))
+        let class = match below {
+            true => Class::Below,
+            false if reads_zero(&status) => Class::Zero,
+            false => Class::Data,
+        };
+        Ok((class, len))
+    }
+
+    /// Whether what `status` says of `range` has to be compared with `disk`, and for how many bytes that holds.
+    fn differs(&self, disk: &'a Node, status: &Status<'_>, range: ByteRange) -> Result<(Class, u64)> {
+        let there = range.intersect(ByteRange::new(0, disk.device().len()));
+        if there.is_empty() {
+            return Ok((if reads_zero(status) { Class::Below } else { Class::Data }, range.len));
+        }
+        let other = disk.status(there)?;
+        let len = other.len.min(there.len);
+        let old_end = self
+            .part_at(range.start)
+            .and_then(|part| part.node.backing())
+            .map_or(0, |old| old.device().len());
+        if range.start >= old_end {
+            return Ok((if reads_zero(&other) { Class::Below } else { Class::Zero }, len));
+        }
+        // Counted from the bottom, which both have in common.
+        let height = |top: &Node, depth: usize| top.layers().count().saturating_sub(depth);
+        let own_height = self.part_at(range.start).map_or(0, |part| height(part.node, status.depth));
+        let one_layer = own_height == height(disk, other.depth) && own_height <= self.shared;
+        let present = ExtentFlags::PRESENT;
+        let same = one_layer && status.flags.contains(present) && other.flags.contains(present);
+        let equal = same || (reads_zero(status) && reads_zero(&other));
+        Ok((if equal { Class::Below } else { Class::Data }, len))
+    }
+
+    /// What the disk is compared with while it is copied: reads it there; zeros behind its end.
+    pub(super) fn read_compared(&self, offset: u64, buf: &mut [u8]) -> Result<bool> {
+        let Scope::Unlike(disk) = self.scope else { return Ok(false) };
+        let len = disk.map_or(0, |disk| disk.device().len()).saturating_sub(offset);
+        let (there, behind) = buf.split_at_mut(to_usize(len).min(buf.len()));
+        behind.fill(0);
+        if let Some(disk) = disk.filter(|_| !there.is_empty()) {
+            disk.device().read_at(offset, there)?;
+        }
+        Ok(true)
+    }
+
+    /// True if what reads as zeros has to be held by the target's own layer: it is going to have another one below it, or
+    /// has one.
+    pub(super) fn target_holds_zeros(&self, target: &Node) -> bool {
+        matches!(self.scope, Scope::Between(_) | Scope::Unlike(_)) || target.backing().is_some()
+    }
+
+    /// True if the target is the top layer, and holds a part of `range` already.
+    pub(super) fn target_holds_part(&self, range: ByteRange) -> Result<bool> {
+        let (Scope::Between(_) | Scope::Unlike(_), Some(part)) = (self.scope, self.part_at(range.start))
+        else {
+            return Ok(false);
+        };
+        let mut at = range.start;
+        while at < range.end() {
+            let extent = part.node.image().extent_at(ByteRange::from_bounds(at, range.end()))?;
+            if extent.is_present() {
+                return Ok(true);
+            }
+            at = at.saturating_add(extent.len.max(1));
+        }
+        Ok(false)
     }
 
     /// Like [`classify`](Self::classify), in the pieces that qemu-img looks at: each compressed cluster is one, and a
@@ -113,9 +213,10 @@ impl<'a> Sources<'a> {
         Ok((class, len))
     }
 
-    /// True if none of the layers above `base` answers for it.
-    fn is_below(&self, base: usize, status: &Status<'_>) -> bool {
-        status.depth >= base || !status.flags.contains(ExtentFlags::PRESENT)
+    /// True if none of the layers above `base` answers for byte `at`. One that is too short does, with zeros.
+    fn is_below(&self, base: usize, at: u64, status: &Status<'_>) -> bool {
+        let nobody = !status.flags.contains(ExtentFlags::PRESENT);
+        status.depth >= base || (nobody && (status.depth + 1 >= base || at >= self.base_len))
     }
 
     /// Reads across the borders of sources.
@@ -167,4 +268,23 @@ impl<'a> Sources<'a> {
             _ => Ok(false),
         }
     }
+}
+
+fn reads_zero(status: &Status<'_>) -> bool {
+    status.flags.contains(ExtentFlags::ZERO) || status.flags.is_empty()
+}
+
+/// How many of their deepest layers two chains have in common.
+fn shared_layers(a: &Node, b: &Node) -> usize {
+    let layers = |node: &'_ Node| -> Vec<Node> { node.layers().cloned().collect() };
+    let (a, b) = (layers(a), layers(b));
+    a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| same_image(a, b)).count()
+}
+
+/// True if both are the same image in the same file, opened alike.
+fn same_image(a: &Node, b: &Node) -> bool {
+    let plain = |node: &Node| node.name() == node.filename();
+    let same_name = a.name() == b.name() && !a.name().is_empty();
+    let file = || plain(a) && plain(b) && super::same_file(a.filename(), b.filename());
+    a.format() == b.format() && (same_name || file())
 }
