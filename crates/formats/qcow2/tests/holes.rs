@@ -175,7 +175,7 @@ fn many_threads() {
                     let place = &mut model[to_usize(at)..to_usize(at + len)];
                     match rng.below(8) {
                         0..4 => {
-                            place.fill(1 + (rng.below(255)) as u8);
+                            place.fill(u8::try_from(1 + rng.below(255)).unwrap());
                             image.write_at(range.start, place).unwrap();
                         }
                         4..6 => {
