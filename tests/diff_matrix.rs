@@ -29,6 +29,8 @@ mod create;
 mod dd;
 #[path = "diff_matrix/encrypt.rs"]
 mod encrypt;
+#[path = "diff_matrix/filters.rs"]
+mod filters;
 #[path = "diff_matrix/fixtures.rs"]
 mod fixtures;
 #[path = "diff_matrix/info.rs"]
@@ -76,6 +78,7 @@ fn main() -> std::process::ExitCode {
         create::cases(),
         dd::cases(),
         encrypt::cases(),
+        filters::cases(),
         info::cases(),
         locks::cases(),
         luks::cases(),

@@ -25,6 +25,7 @@ pub mod driver;
 mod error;
 mod extend;
 mod extent;
+pub mod filter;
 mod front;
 mod image;
 mod info;

@@ -48,10 +48,21 @@ impl<M: ClusterMap> MappedImage<M> {
                 Extent { flags: extent.flags | self.map.stored_flags(), ..extent }
             }
             Place::Packed { .. } => {
-                let extent = Extent::data(part.len, None);
+                let extent = Extent::data(self.packed_len(range, part.len), None);
                 Extent { flags: extent.flags | ExtentFlags::COMPRESSED, ..extent }
             }
         })
+    }
+
+    /// Packed clusters that follow each other are one extent. `len`: of the first.
+    fn packed_len(&self, range: ByteRange, mut len: u64) -> u64 {
+        while len < range.len {
+            match self.part_at(ByteRange::from_bounds(range.start + len, range.end())) {
+                Ok(Part { place: Place::Packed { .. }, len: more, .. }) => len += more,
+                _ => break,
+            }
+        }
+        len
     }
 
     /// Fills `buf`; what this layer does not hold reads as zeros.
