@@ -35,7 +35,7 @@ fn told(output: &Output) -> String {
 fn noise(len: usize, mut seed: u64) -> Vec<u8> {
     let next = || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) as u8
+        seed.to_be_bytes()[0]
     };
     std::iter::repeat_with(next).take(len).collect()
 }

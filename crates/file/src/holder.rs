@@ -42,7 +42,7 @@ fn holds(process: &Path, (dev, ino): (u64, u64), byte: u64) -> bool {
     })
 }
 
-/// True for a line such as `lock:	1: OFDLCK ADVISORY  READ -1 08:01:131 100 101` whose last two numbers go round `byte`.
+/// True for a line such as `lock: 1: OFDLCK ADVISORY READ -1 08:01:131 100 101` whose last two numbers go round `byte`.
 fn locks(line: &str, byte: u64) -> bool {
     let Some(lock) = line.strip_prefix("lock:") else { return false };
     let mut words = lock.split_whitespace();
