@@ -25,6 +25,8 @@ mod create;
 mod encrypt;
 #[path = "diff_matrix/fixtures.rs"]
 mod fixtures;
+#[path = "diff_matrix/formats.rs"]
+mod formats;
 #[path = "diff_matrix/info.rs"]
 mod info;
 #[path = "diff_matrix/layout.rs"]
@@ -65,6 +67,7 @@ fn main() -> std::process::ExitCode {
         convert_more::cases(),
         create::cases(),
         encrypt::cases(),
+        formats::cases(),
         info::cases(),
         locks::cases(),
         luks::cases(),
