@@ -251,3 +251,71 @@ fn a_bitmap_never_claims_less_than_was_written() {
         }
     }
 }
+
+/// Names, and whether they record, with what they mark.
+type Marks = Vec<(String, bool, Vec<ByteRange>)>;
+
+fn marks(image: &dyn Image) -> Marks {
+    let bitmaps = image.as_bitmaps().unwrap();
+    let all = bitmaps.bitmaps().into_iter().map(|info| {
+        assert!(!info.inconsistent, "{}", info.name);
+        let bits = bitmaps.read_bitmap(&info.name).unwrap();
+        (info.name, info.enabled, bits.ranges().collect())
+    });
+    all.collect()
+}
+
+#[test]
+fn changes_that_wait_are_made_together() {
+    let subject = diskimg_testkit::FormatSubject::new(&diskimg_qcow2::DRIVER, 1 << 20, &["cluster_size=4k"]);
+    let fresh = subject.fresh().remove(0).to_vec();
+    let open = |disk| open_image(&diskimg_qcow2::DRIVER, disk, WRITE, &NoReferences).unwrap();
+    let add = |image: &dyn Image, name: &str, granularity| {
+        let new = NewBitmap { name: name.to_owned(), granularity: Some(granularity), enabled: true };
+        image.as_bitmaps().unwrap().add_bitmap(&new).unwrap();
+    };
+    let first = Arc::new(MemDevice::from(fresh));
+    let image = open(Arc::clone(&first) as _);
+    add(&*image, "a", 512);
+    add(&*image, "b", 4096);
+    image.write_at(5000, &[1; 9000]).unwrap();
+    drop(image);
+    let recorder = Recorder::new();
+    let image = open(recorder.device(first.to_vec()));
+    let before = marks(&*image);
+    let bitmaps = image.as_bitmaps().unwrap();
+    bitmaps.defer_bitmap_changes();
+    add(&*image, "c", 1024);
+    bitmaps.merge_bitmap("c", &bitmaps.read_bitmap("a").unwrap()).unwrap();
+    bitmaps.remove_bitmap("b").unwrap();
+    bitmaps.enable_bitmap("a", false).unwrap();
+    assert!(recorder.trace().events.is_empty(), "nothing is written yet");
+    bitmaps.store_bitmaps().unwrap();
+    let stored = recorder.position();
+    drop(image);
+    let (mut old, mut new) = (0, 0);
+    let visit = |state: CrashState| {
+        let disk = Arc::new(MemDevice::read_only(state.disks[0].clone()));
+        let image = open_image(&diskimg_qcow2::DRIVER, disk, READ, &NoReferences).unwrap();
+        let check = image.as_check().unwrap();
+        let report = check.check(Repair::Nothing, &mut |_| {}, &Task::quiet()).unwrap();
+        assert_eq!((report.corruptions, report.check_errors), (0, 0), "{}", state.story);
+        let found = marks(&*image);
+        if found == before {
+            assert!(state.position < stored, "what is stored is there: {}", state.story);
+            old += 1;
+            return Ok::<_, ()>(());
+        }
+        let shape: Vec<_> = found.iter().map(|(name, enabled, _)| (name.as_str(), *enabled)).collect();
+        assert_eq!(shape, [("a", false), ("c", true)], "{}", state.story);
+        assert_eq!(found[0].2, before[0].2);
+        assert!(
+            found[0].2.iter().all(|range| found[1].2.iter().any(|over| over.intersect(*range) == *range))
+        );
+        new += 1;
+        Ok(())
+    };
+    recorder.trace().explore(Sampling { samples: samples(), seed: 1 }, visit).unwrap();
+    println!("{old} states with the old bitmaps, {new} with the new ones");
+    assert!(old > 10 && new > 3);
+}

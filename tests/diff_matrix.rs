@@ -9,10 +9,14 @@ mod accepted;
 mod alone;
 #[path = "diff_matrix/amend.rs"]
 mod amend;
+#[path = "diff_matrix/bench.rs"]
+mod bench;
 #[path = "diff_matrix/bitmap.rs"]
 mod bitmap;
 #[path = "diff_matrix/check.rs"]
 mod check;
+#[path = "diff_matrix/commit.rs"]
+mod commit;
 #[path = "diff_matrix/compare.rs"]
 mod compare;
 #[path = "diff_matrix/convert.rs"]
@@ -21,6 +25,8 @@ mod convert;
 mod convert_more;
 #[path = "diff_matrix/create.rs"]
 mod create;
+#[path = "diff_matrix/dd.rs"]
+mod dd;
 #[path = "diff_matrix/encrypt.rs"]
 mod encrypt;
 #[path = "diff_matrix/fixtures.rs"]
@@ -49,6 +55,8 @@ mod open;
 mod overlap;
 #[path = "diff_matrix/pending.rs"]
 mod pending;
+#[path = "diff_matrix/rebase.rs"]
+mod rebase;
 #[path = "diff_matrix/resize.rs"]
 mod resize;
 #[path = "diff_matrix/snapshot.rs"]
@@ -61,11 +69,14 @@ const LEAST: usize = 2000;
 fn main() -> std::process::ExitCode {
     let tables = [
         amend::cases(),
+        bench::cases(),
         check::cases(),
+        commit::cases(),
         compare::cases(),
         convert::cases(),
         convert_more::cases(),
         create::cases(),
+        dd::cases(),
         encrypt::cases(),
         formats::cases(),
         info::cases(),
@@ -78,6 +89,7 @@ fn main() -> std::process::ExitCode {
         overlap::cases(),
         open::cases(),
         bitmap::cases(),
+        rebase::cases(),
         resize::cases(),
         snapshot::cases(),
     ];

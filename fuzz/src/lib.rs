@@ -1,5 +1,7 @@
 //! What the fuzz targets and the generator of their first inputs share: the geometries of `ops_qcow2`.
 
+pub mod vhdx;
+
 use arbitrary::{Arbitrary, Unstructured};
 use diskimg_core::{ByteRange, ZeroMode};
 use diskimg_testkit::Op;

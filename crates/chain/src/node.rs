@@ -9,10 +9,11 @@ use std::sync::Arc;
 use diskimg_core::options::{RuntimeValue, parse_bool};
 use diskimg_core::{
     BlockDevice, ByteRange, Description, Device, Error, Extent, ExtentFlags, HostRef, Image, Limits,
-    Prealloc, Reservation, Result, ZeroMode,
+    Prealloc, Reservation, Result, ZeroMode, read_only_error,
 };
 
 use crate::name::resolve_backing;
+use crate::request::Request;
 use crate::shown::Shown;
 use crate::spec::SpecKind;
 use crate::stack::{Stack, StackOptions};
@@ -51,6 +52,8 @@ pub struct NodeParts {
     pub inside: Option<Node>,
     /// How it is used.
     pub mode: NodeMode,
+    /// How it was opened, to do it again; `None` for images that were not opened through a registry.
+    pub(crate) request: Option<Box<Request>>,
 }
 
 /// How a node is used.
@@ -72,7 +75,7 @@ impl NodeParts {
         let mode = NodeMode { read_only: image.is_read_only(), ..NodeMode::default() };
         let shown = Shown { plain: Some(filename.to_owned()), options: Vec::new() };
         let (filename, guessed, holder, inside) = (filename.to_owned(), false, None, None);
-        Self { image, shown, filename, format, guessed, holder, inside, mode }
+        Self { image, shown, filename, format, guessed, holder, inside, mode, request: None }
     }
 }
 
@@ -141,6 +144,30 @@ impl Node {
     #[must_use]
     pub fn over(&self, below: Option<Self>) -> Self {
         Self::assemble(self.0.parts.clone(), below)
+    }
+
+    /// The chain with the image `depth` layers down open for writing too. Where it is not yet, its file is opened anew,
+    /// after this node's hold on it has ended: a clone that is kept elsewhere locks it out. The layers above and below it
+    /// stay open all the time.
+    ///
+    /// # Errors
+    /// As [`Node::open_nested`] for that one image; all layers above it are closed then. `InvalidArg` for a depth that
+    /// the chain does not have; `ReadOnly` for an image that was not opened by a specification.
+    pub fn with_writable_layer(self, ctx: &Context, depth: usize) -> Result<Self> {
+        let mut above = Vec::new();
+        let mut node = self;
+        for _ in 0..depth {
+            let next = node.backing().cloned().ok_or_else(|| Error::invalid("no such layer"))?;
+            above.push(node.0.parts.clone());
+            node = next;
+        }
+        if node.device().is_read_only() {
+            let request = node.0.parts.request.clone().ok_or_else(read_only_error)?;
+            let below = node.backing().cloned();
+            drop(node);
+            node = Self::assemble(crate::open::open_again(ctx, *request, true)?, below);
+        }
+        Ok(above.into_iter().rev().fold(node, |below, parts| Self::assemble(parts, Some(below))))
     }
 
     /// The node with another image in place of its own, read-only, over the same chain: a snapshot inside it.

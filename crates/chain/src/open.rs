@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use diskimg_core::driver::{Caps, NoticeLevel, OpenContext, OpenMode, PROBE_LEN, ProbeInput};
+use diskimg_core::driver::{Caps, NoticeLevel, Notices, OpenContext, OpenMode, PROBE_LEN, ProbeInput};
 use diskimg_core::opener::ReferenceKind;
 use diskimg_core::options::{RuntimeOptions, RuntimeValue};
 use diskimg_core::protocol::CacheMode;
@@ -117,7 +117,25 @@ fn in_backing(error: Error, depth: usize) -> Error {
     (0..depth).fold(error, |error, _| error.context("Could not open backing file"))
 }
 
-fn open_layer(ctx: &Context, mut request: Request, seen: &mut Vec<String>) -> Result<Layer> {
+/// Opens one image again, alone, for writing or not. What it had to say it has said the first time.
+pub(crate) fn open_again(ctx: &Context, mut request: Request, write: bool) -> Result<NodeParts> {
+    request.usage.write = write;
+    if write {
+        // It is the caller who knows better now.
+        let _ = request.options.take("read-only");
+    }
+    let quiet = Context { notices: Notices::default(), ..ctx.clone() };
+    Ok(open_layer(&quiet, request, &mut Vec::new())?.parts)
+}
+
+fn open_layer(ctx: &Context, request: Request, seen: &mut Vec<String>) -> Result<Layer> {
+    let again = Box::new(request.clone());
+    let mut layer = open_requested(ctx, request, seen)?;
+    layer.parts.request = Some(again);
+    Ok(layer)
+}
+
+fn open_requested(ctx: &Context, mut request: Request, seen: &mut Vec<String>) -> Result<Layer> {
     absorb_json(&mut request)?;
     let generic = Generic::take(&mut request.options)?;
     generic.check_write(request.usage.write)?;
@@ -176,6 +194,7 @@ fn open_bare_protocol(ctx: &Context, driver: &str, mut request: Request, generic
         holder: None,
         inside: None,
         mode,
+        request: None,
     };
     Ok(Layer { parts, below: Below::Nothing })
 }
@@ -222,6 +241,7 @@ fn probe(ctx: &Context, child: &Request) -> Result<Probed> {
         backing: child.usage.backing,
         cache: CacheMode::WriteBack,
         convert_source: false,
+        native_aio: false,
         ..child.usage
     };
     let storage = open_storage(ctx, look, None)?;
@@ -346,6 +366,7 @@ fn open_format(
         holder: Some(storage.shown.name()),
         inside: storage.inside,
         mode: node_mode(&request.usage, generic),
+        request: None,
     };
     Ok(Layer { parts, below })
 }

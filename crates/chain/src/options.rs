@@ -24,6 +24,8 @@ pub struct OpenOptions {
     pub convert_source: bool,
     /// Discards and zeroing may give space back to the host, unless the option `discard` says otherwise.
     pub unmap: bool,
+    /// Files are refused that can't be used through the kernel's own queue of requests (`aio=native`).
+    pub native_aio: bool,
 }
 
 impl Default for OpenOptions {
@@ -38,6 +40,7 @@ impl Default for OpenOptions {
             backing: true,
             convert_source: false,
             unmap: true,
+            native_aio: false,
         }
     }
 }

@@ -50,6 +50,7 @@ pub(crate) struct Usage {
     pub(crate) backing: bool,
     pub(crate) convert_source: bool,
     pub(crate) unmap: bool,
+    pub(crate) native_aio: bool,
     /// The bytes are those of a format around this node: whatever this node is, its file is that format's file.
     pub(crate) inside_format: bool,
 }
@@ -65,6 +66,7 @@ impl Usage {
             backing: opts.backing,
             convert_source: opts.convert_source,
             unmap: opts.unmap,
+            native_aio: opts.native_aio,
             inside_format: false,
         }
     }

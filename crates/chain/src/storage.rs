@@ -86,6 +86,9 @@ pub(crate) fn open_protocol(
     }
     let filename = name.or(option).unwrap_or_default();
     let given = request.options.clone();
+    if request.usage.native_aio && takes_paths(protocol) && request.options.get("aio").is_none() {
+        request.options.set("aio", RuntimeValue::Str("native".to_owned()));
+    }
     request.trust.admit(ctx, &gate_name(protocol.name, &filename))?;
     let lock = lock.map(|lock| if generic.force_share == Some(true) { LockSpec::SHARED_READ } else { lock });
     let device = (protocol.open)(ProtocolOpen {

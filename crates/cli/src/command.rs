@@ -89,6 +89,8 @@ pub(crate) enum Key {
     MaxLength,
     /// A size in place of an image.
     Size,
+    /// The overlay keeps what was committed.
+    Keep,
     /// May become smaller.
     Shrink,
     /// What is refused for safety is done.
@@ -117,6 +119,28 @@ pub(crate) enum Key {
     Apply,
     /// Delete a snapshot.
     Delete,
+    /// How many requests.
+    Count,
+    /// How many at once.
+    Depth,
+    /// Where the first starts.
+    Offset,
+    /// Bytes of each.
+    BufferSize,
+    /// From one to the next.
+    StepSize,
+    /// How requests reach the kernel.
+    Aio,
+    /// The same, `native`.
+    Native,
+    /// Write rather than read.
+    Write,
+    /// The byte that is written.
+    Pattern,
+    /// Requests between flushes.
+    FlushInterval,
+    /// Flush while requests run.
+    NoDrain,
 }
 
 /// An option without a value.
@@ -198,11 +222,15 @@ impl Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::COMMANDS;
+    use crate::commands::{COMMANDS, MORE_COMMANDS};
+
+    fn all() -> impl Iterator<Item = &'static &'static Command> {
+        COMMANDS.iter().chain(MORE_COMMANDS)
+    }
 
     #[test]
     fn each_command_has_help_and_no_letter_twice() {
-        for command in COMMANDS {
+        for command in all() {
             let letters: Vec<u8> = command.options.iter().filter_map(|opt| opt.short).collect();
             let mut unique = letters.clone();
             unique.sort_unstable();
@@ -214,6 +242,6 @@ mod tests {
 
     #[test]
     fn pages_end_with_an_empty_line() {
-        assert!(COMMANDS.iter().all(|command| command.help_page().ends_with("\n\n")));
+        assert!(all().all(|command| command.help_page().ends_with("\n\n")));
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use diskimg::core::options::split_options;
 
 use crate::command::{Key, Value, flag, value};
-use crate::commands::COMMANDS;
+use crate::commands::{COMMANDS, MORE_COMMANDS};
 use crate::getopt::{Getopt, Item, Opt, Order};
 use crate::help;
 use crate::references::References;
@@ -50,7 +50,8 @@ fn run_command(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let Some((name, rest)) = operands.split_first() else {
         return Err(ui.usage("Not enough arguments"));
     };
-    let Some(command) = COMMANDS.iter().find(|command| OsStr::new(command.name) == name) else {
+    let mut all = COMMANDS.iter().chain(MORE_COMMANDS);
+    let Some(command) = all.find(|command| OsStr::new(command.name) == name) else {
         return Err(ui.usage([b"Command not found: ", name.as_bytes()].concat()));
     };
     (command.run)(&ui.for_command(command.name), rest)

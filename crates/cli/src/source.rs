@@ -70,6 +70,7 @@ pub(crate) fn context(ui: &Ui) -> Context {
     let printer = ui.clone();
     let notices = Notices::to(move |level, text| match level {
         NoticeLevel::Warning => printer.warn(text),
+        NoticeLevel::Error => printer.error(text),
         NoticeLevel::Plain => printer.complain(format!("{text}\n").as_bytes()),
     });
     let secrets = ui.with_secrets(|secrets| secrets.clone());

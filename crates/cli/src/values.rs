@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use diskimg::core::protocol::CacheMode;
-use diskimg::core::size::parse_argument_size;
+use diskimg::core::size::{SizeError, parse_argument_size, parse_size};
 
 use crate::command::Value;
 use crate::ui::{Exit, Ui};
@@ -32,6 +32,20 @@ impl OutputFormat {
 /// A size below 2^63; `what` names it in messages.
 pub(crate) fn size(ui: &Ui, what: &str, text: &str) -> Result<u64, Exit> {
     parse_argument_size(what, text).map_err(|error| ui.library_error(&error))
+}
+
+/// A size within `range`; `what` names it in messages.
+pub(crate) fn size_within(ui: &Ui, what: &str, range: RangeInclusive<u64>, text: &str) -> Result<u64, Exit> {
+    match parse_size(text) {
+        Ok(size) if range.contains(&size) => Ok(size),
+        Err(SizeError::Syntax) => Err(ui.fail(format!("Invalid {what} specified: '{text}'."))),
+        Ok(_) | Err(SizeError::Range) => Err(out_of_range(ui, what, range)),
+    }
+}
+
+fn out_of_range(ui: &Ui, what: &str, range: RangeInclusive<u64>) -> Exit {
+    let (least, most) = range.into_inner();
+    ui.fail(format!("Invalid {what} specified. Must be between {least} and {most}."))
 }
 
 /// The cache mode that images are read with.
@@ -97,9 +111,6 @@ pub(crate) fn number(ui: &Ui, what: &str, range: RangeInclusive<u64>, text: &str
     }
     match u64::from_str_radix(digits, radix) {
         Ok(value) if !negative && range.contains(&value) => Ok(value),
-        _ => {
-            let (least, most) = range.into_inner();
-            Err(ui.fail(format!("Invalid {what} specified. Must be between {least} and {most}.")))
-        }
+        _ => Err(out_of_range(ui, what, range)),
     }
 }

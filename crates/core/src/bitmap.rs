@@ -29,7 +29,7 @@ pub struct NewBitmap {
 
 /// Persistent dirty bitmaps inside an image. Enabled ones record every write made through the image.
 ///
-/// What a call did is durable when it returns, but for the bits of a bitmap that records writes of this session: they are
+/// What a call did is durable when it returns, but for changes that wait and for the bits of a bitmap that records writes of this session: they are
 /// in memory, and stored when the image is closed or by [`Bitmaps::store_bitmaps`]. Until then the image says that they
 /// are in use: after a crash such a bitmap is inconsistent, and never claims that nothing was written where something was.
 ///
@@ -88,7 +88,11 @@ pub trait Bitmaps {
     /// See the trait.
     fn take_bitmap(&self, name: &str) -> Result<DirtyBitmap>;
 
-    /// Stores the bits of all bitmaps: from then on, until the next write, they are not in use. Closing the image does
+    /// Lets the changes that follow wait until [`Bitmaps::store_bitmaps`] or the closing of the image, where they become
+    /// durable together: after a crash, all were made or none. A write ends the waiting.
+    fn defer_bitmap_changes(&self);
+
+    /// Stores the bits of all bitmaps, and changes that wait: from then on, until the next write, they are not in use. Closing the image does
     /// it too, but can't tell of errors.
     ///
     /// # Errors

@@ -44,6 +44,8 @@ pub struct OpenMode {
 pub enum NoticeLevel {
     /// Printed by a command as `PROGRAM: warning: TEXT`.
     Warning,
+    /// Printed by a command as `PROGRAM: TEXT`: what an error that follows does not say.
+    Error,
     /// Printed as it is.
     Plain,
 }

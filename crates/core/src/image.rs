@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::amend::Amend;
+use crate::backing::{BackingChange, Emptying};
 use crate::bitmap::Bitmaps;
 use crate::device::BlockDevice;
 use crate::driver::FormatDriver;
@@ -77,6 +78,16 @@ pub trait Image: BlockDevice {
 
     /// Amending, if the format can do it.
     fn as_amend(&self) -> Option<&dyn Amend> {
+        None
+    }
+
+    /// Another backing file, if the format can do it.
+    fn as_backing_change(&self) -> Option<&dyn BackingChange> {
+        None
+    }
+
+    /// Emptying, if the format can do it.
+    fn as_emptying(&self) -> Option<&dyn Emptying> {
         None
     }
 

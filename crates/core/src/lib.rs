@@ -15,6 +15,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod amend;
+mod backing;
 mod bitmap;
 mod chunk_cache;
 mod cursor;
@@ -22,6 +23,7 @@ mod device;
 mod dirty;
 pub mod driver;
 mod error;
+mod extend;
 mod extent;
 mod front;
 mod image;
@@ -39,10 +41,12 @@ mod registry;
 mod reserve;
 mod secret;
 pub mod size;
+mod slice_cache;
 mod snapshot;
 mod zero;
 
 pub use amend::{Amend, AmendInput};
+pub use backing::{BackingChange, Emptying};
 pub use bitmap::{BitmapInfo, Bitmaps, NewBitmap, inconsistent_bitmap, unknown_bitmap};
 pub use chunk_cache::ChunkCache;
 pub use cursor::Cursor;
@@ -50,6 +54,7 @@ pub use device::{BlockDevice, Description, Limits, Prealloc, ZeroMode, read_only
 pub use dirty::DirtyBitmap;
 pub use driver::FormatDriver;
 pub use error::{Error, ErrorKind, Result, errno, strerror};
+pub use extend::extend_to;
 pub use extent::{Extent, ExtentFlags, HostRef};
 pub use front::{Device, MAX_DEVICE_LEN, check_len};
 pub use image::{
@@ -65,5 +70,6 @@ pub use read::{Fields, read_table, read_zero_padded};
 pub use registry::{FALLBACK_FORMAT, FALLBACK_PROTOCOL, Probed, Registry};
 pub use reserve::{Piece, Publish, Reservation};
 pub use secret::{Secret, Secrets, unknown_secret};
+pub use slice_cache::{DirtySlice, SliceCache};
 pub use snapshot::{NewSnapshot, SnapshotKey, Snapshots};
 pub use zero::is_zero;

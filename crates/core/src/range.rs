@@ -77,6 +77,12 @@ impl ByteRange {
     }
 }
 
+impl From<std::ops::Range<u64>> for ByteRange {
+    fn from(range: std::ops::Range<u64>) -> Self {
+        Self::from_bounds(range.start, range.end)
+    }
+}
+
 /// The multiple of `unit` at or below `value`.
 #[must_use]
 pub const fn align_down(value: u64, unit: u64) -> u64 {

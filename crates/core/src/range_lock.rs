@@ -1,4 +1,4 @@
-//! [`RangeLock`]: exclusive use of byte ranges. Writers to different ranges run at the same time.
+//! [`RangeLock`]: exclusive use of ranges, of bytes or of clusters. Writers to different ranges run at the same time.
 
 use crate::range::ByteRange;
 use parking_lot::{Condvar, Mutex};
@@ -18,15 +18,36 @@ pub struct RangeGuard<'a> {
 }
 
 impl RangeLock {
-    /// Waits until nobody uses a byte of `range`, then takes it. An empty range waits for nobody.
+    /// Waits until nobody uses a byte of `range`, then takes it. An empty range waits for nobody. A thread that uses a
+    /// range must not ask for another that the user of a third one may be waiting with.
     #[must_use]
-    pub fn lock(&self, range: ByteRange) -> RangeGuard<'_> {
+    pub fn lock(&self, range: impl Into<ByteRange>) -> RangeGuard<'_> {
+        let range = range.into();
         let mut held = self.held.lock();
         while held.iter().any(|other| other.overlaps(&range)) {
             self.freed.wait(&mut held);
         }
         held.push(range);
         RangeGuard { lock: self, range }
+    }
+
+    /// Takes everything, if nobody uses anything.
+    #[must_use]
+    pub fn try_lock_all(&self) -> Option<RangeGuard<'_>> {
+        let range = ByteRange::new(0, u64::MAX);
+        let mut held = self.held.lock();
+        held.is_empty().then(|| {
+            held.push(range);
+            RangeGuard { lock: self, range }
+        })
+    }
+
+    /// Waits until nobody uses anything; somebody may again afterwards.
+    pub fn wait_until_idle(&self) {
+        let mut held = self.held.lock();
+        while !held.is_empty() {
+            self.freed.wait(&mut held);
+        }
     }
 }
 

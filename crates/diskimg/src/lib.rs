@@ -9,10 +9,13 @@
 //! | `file` | host files and block devices |
 //! | `crypto` | secrets, and the ciphers and headers of encrypted images |
 //! | `raw` | the raw format |
+//! | `qcow` | the qcow format, version 1 |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
 //! | `parallels` | the Parallels format |
+//! | `qed` | the QED format |
 //! | `vdi` | the VDI format of VirtualBox |
 //! | `vhd` | the VHD format of Virtual PC and Hyper-V, called `vpc` |
+//! | `vhdx` | the VHDX format of Hyper-V |
 //! | `vmdk` | the VMDK format: sparse, flat, split, stream-optimised; ESX's sparse extents |
 //! | `luks` | LUKS volumes, version 1 |
 //! | `legacy` | bochs, cloop and dmg, which are only read |
@@ -106,12 +109,18 @@ pub const FORMATS: &[&FormatDriver] = &[
     &diskimg_raw::DRIVER,
     #[cfg(feature = "parallels")]
     &diskimg_parallels::DRIVER,
+    #[cfg(feature = "qcow")]
+    &diskimg_qcow::DRIVER,
+    #[cfg(feature = "qed")]
+    &diskimg_qed::DRIVER,
     #[cfg(feature = "vdi")]
     &diskimg_vdi::DRIVER,
     #[cfg(feature = "vhd")]
     &diskimg_vhd::DRIVER,
     #[cfg(feature = "luks")]
     &diskimg_luks::DRIVER,
+    #[cfg(feature = "vhdx")]
+    &diskimg_vhdx::DRIVER,
     #[cfg(feature = "legacy")]
     &diskimg_legacy::BOCHS,
     #[cfg(feature = "legacy")]

@@ -47,13 +47,22 @@ impl BitmapAction<'_> {
     }
 }
 
-/// Does `action` with the bitmap `name` of the image, durably.
+/// Does `actions` with the bitmap `name` of the image, one after the other; they become durable together. If one fails,
+/// those before it are done.
 ///
 /// # Errors
-/// `Operation ACTION on bitmap NAME failed` with its cause, of the kinds of [`Bitmaps`].
-pub fn change_bitmap(node: &Node, name: &str, action: &BitmapAction<'_>) -> Result<()> {
-    let failed = |error: Error| error.context(format!("Operation {} on bitmap {name} failed", action.name()));
-    apply(node, name, action).map_err(failed)
+/// `Operation ACTION on bitmap NAME failed` with its cause, of the kinds of [`Bitmaps`]; what storing them says.
+pub fn change_bitmap(node: &Node, name: &str, actions: &[BitmapAction<'_>]) -> Result<()> {
+    let bitmaps = node.image().as_bitmaps();
+    bitmaps.inspect(|bitmaps| bitmaps.defer_bitmap_changes());
+    let failed = |action: &BitmapAction<'_>, error: Error| {
+        error.context(format!("Operation {} on bitmap {name} failed", action.name()))
+    };
+    let done = actions
+        .iter()
+        .try_for_each(|action| apply(node, name, action).map_err(|error| failed(action, error)));
+    let stored = bitmaps.map_or(Ok(()), Bitmaps::store_bitmaps);
+    done.and(stored)
 }
 
 fn apply(node: &Node, name: &str, action: &BitmapAction<'_>) -> Result<()> {

@@ -26,6 +26,8 @@ use diskimg_chain::Node;
 use diskimg_core::driver::{Caps, Notices};
 use diskimg_core::{BlockDevice as _, ByteRange, Error, Extent, ExtentFlags, Result, Task};
 
+use pipeline::Zeros;
+pub(crate) use source::Scope;
 use source::Sources;
 
 /// Bytes that are read and written at once.
@@ -107,11 +109,87 @@ pub fn convert(
     let options = &suited(options, target);
     let base_depth =
         if options.over_backing { sources.first().and_then(|top| base_depth(top, target)) } else { None };
-    let sources = Sources::new(sources, base_depth);
-    let report = pipeline::run(&sources, target, options, task)?;
+    let sources = Sources::new(sources, base_depth.map_or(Scope::All, Scope::Above));
+    let report = pipeline::run(&sources, target, options, zeros(target, options), task)?;
     target.device().flush()?;
     Ok(report)
 }
+
+fn zeros(target: &Node, options: &ConvertOptions) -> Zeros {
+    let backing_len = match target.backing() {
+        Some(backing) => backing.device().len(),
+        None if target.image().backing().is_some() => u64::MAX,
+        None => 0,
+    };
+    Zeros {
+        known_from: if options.target_is_zero { backing_len } else { u64::MAX },
+        fill: options.sparse_size == 0 && !options.copy_range,
+        look_from: if options.sparse_size > 0 && !options.copy_range { 0 } else { u64::MAX },
+    }
+}
+
+/// How layers of a chain are copied into one of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moving<'a> {
+    /// What is copied.
+    pub scope: Scope<'a>,
+    /// From this byte on the target reads as zeros where nothing is written.
+    pub zero_from: u64,
+    /// Zeros are looked for in data from this byte on.
+    pub look_from: u64,
+    /// Clusters are written compressed.
+    pub compress: bool,
+    /// The most bytes that are read in a second.
+    pub rate_limit: Option<NonZero<u64>>,
+}
+
+/// Copies a part of the chain of `source` into `target`, which is one of its layers or shares its top, and flushes that.
+/// What is written a reader of the chain sees as it was before, at every moment.
+///
+/// # Errors
+/// As [`convert`].
+pub(crate) fn move_layers(
+    source: &Node,
+    target: &Node,
+    moving: &Moving<'_>,
+    task: &Task<'_>,
+) -> Result<ConvertReport> {
+    let Moving { scope, compress, rate_limit, .. } = *moving;
+    if compress {
+        check_compression(target)?;
+    }
+    let options = ConvertOptions { compress, rate_limit, ..ConvertOptions::default() };
+    let zeros = Zeros { known_from: moving.zero_from, fill: false, look_from: moving.look_from };
+    let sources = Sources::new(&[source], scope);
+    let report = pipeline::run(&sources, target, &suited(&options, target), zeros, task)?;
+    target.device().flush()?;
+    Ok(report)
+}
+
+/// Copies the bytes `window` of the disk `source` to the start of the disk `target`, all of them, and flushes it.
+pub(crate) fn copy_window(
+    source: &Node,
+    window: ByteRange,
+    target: &Node,
+    task: &Task<'_>,
+) -> Result<ConvertReport> {
+    let options = ConvertOptions { sparse_size: 0, ..ConvertOptions::default() };
+    let options = suited(&options, target);
+    let report =
+        pipeline::run(&Sources::window(source, window), target, &options, zeros(target, &options), task)?;
+    target.device().flush()?;
+    Ok(report)
+}
+
+/// Refuses compression where the format has none.
+pub(crate) fn check_compression(target: &Node) -> Result<()> {
+    match target.image().driver().caps.contains(Caps::COMPRESS) {
+        true => Ok(()),
+        false => Err(Error::unsupported(COMPRESSION_REFUSED)),
+    }
+}
+
+const COMPRESSION_REFUSED: &str = "Compression not supported for this file format";
 
 /// `options` as `target` can follow them: one that takes nothing but encoded clusters gets such, in order; one of a kind
 /// that has none gets plain ones, where others of its format have them.
@@ -143,7 +221,7 @@ fn check(sources: &[&Node], target: &Node, options: &ConvertOptions) -> Result<(
     }
     let can_compress = target.image().driver().caps.contains(Caps::COMPRESS);
     if options.compress && !can_compress && target.image().as_compressed().is_none() {
-        return Err(Error::unsupported("Compression not supported for this file format"));
+        return Err(Error::unsupported(COMPRESSION_REFUSED));
     }
     if target.device().len() < total {
         return Err(Error::invalid("output file is smaller than input file"));
@@ -161,7 +239,8 @@ fn base_depth(top: &Node, target: &Node) -> Option<usize> {
     found.or_else(|| (top.layers().count() > 1).then_some(1))
 }
 
-fn same_file(a: &str, b: &str) -> bool {
+/// True if both names lead to one file.
+pub(crate) fn same_file(a: &str, b: &str) -> bool {
     let real = |name: &str| std::fs::canonicalize(name).ok();
     a == b || real(a).is_some_and(|a| real(b) == Some(a))
 }

@@ -71,26 +71,27 @@ fn open_host(request: ProtocolOpen<'_>, driver: &str, accepts: Accepts) -> Resul
     if request.filename.is_empty() {
         return Err(Error::invalid(format!("The '{driver}' block driver requires a file name")));
     }
-    let locking = take_options(request.options, request.cache.is_direct())?;
+    let (locking, native) = take_options(request.options)?;
     let mut options =
         FileOptions::new().write(request.write).cache(request.cache).lock(request.lock).locking(locking);
     options.accepts = accepts;
-    Ok(Arc::new(options.open(request.filename)?))
+    let device = options.open(request.filename)?;
+    if native && !request.cache.is_direct() {
+        let text = "aio=native was specified, but it requires cache.direct=on, which was not specified.";
+        return Err(Error::invalid(text));
+    }
+    Ok(Arc::new(device))
 }
 
-/// Takes the options of host files out; what is left is not theirs.
+/// Takes the options of host files out; what is left is not theirs. How it is locked, and whether `aio=native` is asked for.
 ///
 /// How requests are passed to the kernel (`aio`) makes no difference here: the threads that make them serve them.
-fn take_options(options: &mut RuntimeOptions, direct: bool) -> Result<Locking> {
-    match take_text(options, "aio").as_deref() {
-        None | Some("threads" | "io_uring") => {}
-        Some("native") if direct => {}
-        Some("native") => {
-            let text = "aio=native was specified, but it requires cache.direct=on, which was not specified.";
-            return Err(Error::invalid(text));
-        }
+fn take_options(options: &mut RuntimeOptions) -> Result<(Locking, bool)> {
+    let native = match take_text(options, "aio").as_deref() {
+        None | Some("threads" | "io_uring") => false,
+        Some("native") => true,
         Some(other) => return Err(invalid_value(other)),
-    }
+    };
     if let Some(batch) = take_text(options, "aio-max-batch") {
         parse_option_number("aio-max-batch", batch.strip_prefix('-').unwrap_or(&batch))?;
     }
@@ -108,7 +109,7 @@ fn take_options(options: &mut RuntimeOptions, direct: bool) -> Result<Locking> {
             parse_bool(flag, &text)?;
         }
     }
-    Ok(locking)
+    Ok((locking, native))
 }
 
 fn take_text(options: &mut RuntimeOptions, name: &str) -> Option<String> {

@@ -32,6 +32,8 @@ pub struct CrashReport {
     pub events: usize,
     /// States that the oracle's check saw.
     pub oracle: usize,
+    /// States that a writer had to repair first, as they said themselves.
+    pub repaired: usize,
     /// Greatest number of leaked clusters.
     pub leaks: u64,
 }
@@ -43,6 +45,7 @@ impl CrashReport {
         self.distinct += other.distinct;
         self.events += other.events;
         self.oracle += other.oracle;
+        self.repaired += other.repaired;
         self.leaks = self.leaks.max(other.leaks);
     }
 }
@@ -147,8 +150,9 @@ pub fn judge_trace(
             report.oracle += usize::from(asked.is_some());
             let rewrite = report.distinct.is_multiple_of(WRITTEN_ONE_IN);
             let judged = judge(subject, &state, &mut verifier, rewrite, asked);
-            report.leaks =
-                report.leaks.max(judged.map_err(|text| story(subject, scenario, trace, &state, &text))?);
+            let (leaks, repaired) = judged.map_err(|text| story(subject, scenario, trace, &state, &text))?;
+            report.leaks = report.leaks.max(leaks);
+            report.repaired += usize::from(repaired);
         }
         Ok::<(), String>(())
     };
@@ -233,24 +237,26 @@ fn hash_of(state: &CrashState) -> u64 {
     hasher.finish()
 }
 
-/// Opens, reads and checks one state; gives the number of leaks.
+/// Opens, reads and checks one state: the number of leaks, and whether it had to be repaired.
 fn judge(
     subject: &dyn Subject,
     state: &CrashState,
     verifier: &mut Verifier<'_>,
     rewrite: bool,
     oracle: Option<&Oracle>,
-) -> Result<u64, String> {
-    let run = AssertUnwindSafe(|| -> Result<u64, String> {
+) -> Result<(u64, bool), String> {
+    let run = AssertUnwindSafe(|| -> Result<(u64, bool), String> {
         let contents = inspect(subject, &state.disks)?;
         verifier.verify(state.position, &contents.bytes)?;
+        let disks = contents.repaired.as_deref().unwrap_or(&state.disks);
+        if let Some(oracle) = oracle {
+            ask(oracle, subject, disks)?;
+        }
+        let found = (contents.leaks, contents.repaired.is_some());
         if rewrite {
             life_goes_on(subject, &state.disks, contents.bytes)?;
         }
-        if let Some(oracle) = oracle {
-            ask(oracle, subject, &state.disks)?;
-        }
-        Ok(contents.leaks)
+        Ok(found)
     });
     std::panic::catch_unwind(run).unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))
 }
@@ -262,10 +268,35 @@ pub(crate) struct Inspected {
     pub(crate) bytes: Vec<u8>,
     /// Leaked clusters.
     pub(crate) leaks: u64,
+    /// The storages as a writer leaves them that opens and closes them, where an image says of itself that it was not
+    /// closed cleanly and its check finds more than leaks.
+    pub(crate) repaired: Option<Vec<Vec<u8>>>,
 }
 
-/// Opens read-only, reads all, checks: damage is an error.
+/// Opens read-only, reads all, checks: damage is an error, unless the image says that it was not closed cleanly, and a
+/// writer repairs it without changing what it holds.
 pub(crate) fn inspect(subject: &dyn Subject, disks: &[Vec<u8>]) -> Result<Inspected, String> {
+    let (bytes, leaks, damage) = look(subject, disks)?;
+    let Some((text, dirty)) = damage else { return Ok(Inspected { bytes, leaks, repaired: None }) };
+    if !dirty {
+        return Err(text);
+    }
+    let memory: Vec<Arc<MemDevice>> =
+        disks.iter().map(|bytes| Arc::new(MemDevice::from(bytes.clone()))).collect();
+    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(|device| Arc::clone(device) as _).collect();
+    subject.open(&shared, true).map_err(|error| format!("can't be repaired: {error:?}"))?;
+    let after: Vec<Vec<u8>> = memory.iter().map(|device| device.to_vec()).collect();
+    match look(subject, &after)? {
+        (_, _, Some((text, _))) => Err(format!("after its repair: {text}")),
+        (found, ..) if found != bytes => Err("its repair changed its contents".into()),
+        (bytes, leaks, None) => Ok(Inspected { bytes, leaks, repaired: Some(after) }),
+    }
+}
+
+/// Contents, leaks, and damage with whether the image says that it was not closed cleanly.
+type Look = (Vec<u8>, u64, Option<(String, bool)>);
+
+fn look(subject: &dyn Subject, disks: &[Vec<u8>]) -> Result<Look, String> {
     let shared: Vec<Arc<dyn BlockDevice>> =
         disks.iter().map(|bytes| Arc::new(MemDevice::read_only(bytes.clone())) as _).collect();
     let opened = subject.open(&shared, false).map_err(|error| format!("does not open: {error:?}"))?;
@@ -275,11 +306,13 @@ pub(crate) fn inspect(subject: &dyn Subject, disks: &[Vec<u8>]) -> Result<Inspec
         let found = checked(layer.as_ref()).map_err(|error| format!("can't be checked: {error:?}"))?;
         let Some((report, said)) = found else { continue };
         if report.corruptions + report.check_errors > 0 {
-            return Err(format!("check: {report:?}\n{}", said.join("\n")));
+            let info = layer.info().map_err(|error| format!("can't be described: {error:?}"))?;
+            let text = format!("check: {report:?}\n{}", said.join("\n"));
+            return Ok((bytes, leaks, Some((text, info.dirty == Some(true)))));
         }
         leaks += report.leaks;
     }
-    Ok(Inspected { bytes, leaks })
+    Ok((bytes, leaks, None))
 }
 
 /// Writes all over a copy of the disks and compares.

@@ -137,16 +137,14 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
         }
         None => None,
     };
-    for action in &args.actions {
-        let action = match action {
-            Action::Add => BitmapAction::Add { granularity: args.granularity.filter(|size| *size > 0) },
-            Action::Remove => BitmapAction::Remove,
-            Action::Clear => BitmapAction::Clear,
-            Action::Enable => BitmapAction::Enable,
-            Action::Disable => BitmapAction::Disable,
-            Action::Merge(name) => BitmapAction::Merge { name, source: source.as_ref() },
-        };
-        change_bitmap(&node, &args.bitmap, &action).map_err(|error| ui.library_error(&error))?;
-    }
-    Ok(())
+    let action = |action| match action {
+        &Action::Add => BitmapAction::Add { granularity: args.granularity.filter(|size| *size > 0) },
+        Action::Remove => BitmapAction::Remove,
+        Action::Clear => BitmapAction::Clear,
+        Action::Enable => BitmapAction::Enable,
+        Action::Disable => BitmapAction::Disable,
+        Action::Merge(name) => BitmapAction::Merge { name, source: source.as_ref() },
+    };
+    let actions: Vec<_> = args.actions.iter().map(action).collect();
+    change_bitmap(&node, &args.bitmap, &actions).map_err(|error| ui.library_error(&error))
 }

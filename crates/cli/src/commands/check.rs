@@ -122,10 +122,17 @@ const CORRUPT: Exit = Exit(2);
 /// Nothing worse than lost space was found.
 const LEAKS: Exit = Exit(3);
 
+/// Formats whose findings begin with the program's name, like errors.
+const FINDINGS_ARE_ERRORS: &[&str] = &["vhdx"];
+
 impl Args {
     /// One check. Findings are printed as they are made.
     fn check(&self, ui: &Ui, node: &Node, repair: Repair) -> Result<CheckReport, Exit> {
-        let mut say = |text: &str| ui.complain(format!("{text}\n").as_bytes());
+        let named = FINDINGS_ARE_ERRORS.contains(&node.format());
+        let mut say = |text: &str| match named {
+            true => ui.error(text),
+            false => ui.complain(format!("{text}\n").as_bytes()),
+        };
         check(node, repair, &mut say, &Task::quiet()).map_err(|error| match error.kind() {
             ErrorKind::Unsupported if !can_check(node, repair) => {
                 ui.library_error(&error);

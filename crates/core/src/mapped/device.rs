@@ -8,7 +8,7 @@ use crate::device::{BlockDevice, Description, Limits, Prealloc, ZeroMode, read_o
 use crate::driver::FormatDriver;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::image::{BackingRef, Check, CheckReport, Child, Image, Repair};
+use crate::image::{BackingRef, Check, CheckReport, Child, CompressedClusters, Image, Repair};
 use crate::info::ImageInfo;
 use crate::progress::Task;
 use crate::range::{ByteRange, len_u64};
@@ -16,6 +16,8 @@ use crate::reserve::Reservation;
 
 /// The best size of a large transfer, in bytes.
 const BEST_TRANSFER: u64 = 2 << 20;
+/// What is encrypted at once, in bytes.
+const SECTOR: u64 = 512;
 
 impl<M: ClusterMap> MappedImage<M> {
     /// Called before every change.
@@ -30,7 +32,9 @@ impl<M: ClusterMap> BlockDevice for MappedImage<M> {
     }
 
     fn limits(&self) -> Limits {
-        Limits { write_unit: self.map.cluster_size(), best_transfer: BEST_TRANSFER, ..Limits::default() }
+        let align = if self.is_encrypted() { SECTOR } else { 1 };
+        let write_unit = self.map.cluster_size();
+        Limits { align, write_unit, best_transfer: BEST_TRANSFER, ..Limits::default() }
     }
 
     fn is_read_only(&self) -> bool {
@@ -125,6 +129,10 @@ impl<M: ClusterMap> Image for MappedImage<M> {
         let mut children = vec![Child { role: "file", device: Arc::clone(self.map.storage()) }];
         children.extend(self.map.more_children());
         children
+    }
+
+    fn as_compressed(&self) -> Option<&dyn CompressedClusters> {
+        self.map.packing().is_some().then_some(self)
     }
 
     fn as_check(&self) -> Option<&dyn Check> {

@@ -6,18 +6,22 @@
 //! # Rules
 //!
 //! - A cluster's bytes are written before its entry is published, so that a reader sees the old or the new contents.
-//! - A flush makes a *cut* of what is dirty in the tables, then a barrier, then writes the cut, then a barrier. So a
+//! - A flush makes a *cut* of what is dirty in the tables, then a barrier, then makes the cut durable. So a
 //!   table on the host never refers to bytes that are not there; a crash leaves unused space at worst.
 //! - Writers of the same cluster that has no place yet wait for each other; everybody else runs in parallel. No lock
 //!   is held over the I/O of data by a map.
 //! - A map that uses freed space again waits until the table without it is durable and the requests that may have looked
 //!   it up before have ended ([`ClusterMap::written`]).
 
+mod append;
+mod bytes;
 mod device;
 mod epoch;
+mod packed;
 mod read;
 mod reserve;
 mod table;
+mod tree;
 mod write;
 
 use std::fmt::Debug;
@@ -34,7 +38,11 @@ use crate::image::{BackingRef, Check, Child};
 use crate::info::ImageInfo;
 use crate::range_lock::RangeLock;
 
+pub use append::AppendSpace;
+pub use bytes::DataCipher;
+pub use packed::Packing;
 pub use table::{EntryTable, TableEntry};
+pub use tree::{ByteOrder, EntryTree, TreeShape};
 
 /// Where a cluster is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +107,12 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
 
     /// Bytes of a cluster, a multiple of 512.
     fn cluster_size(&self) -> u64;
+
+    /// Bytes that change together where clusters are zeroed or discarded, a multiple of a cluster: the entries that
+    /// [`ClusterMap::zeroed`] and [`ClusterMap::discarded`] speak of stand for so much.
+    fn entry_size(&self) -> u64 {
+        self.cluster_size()
+    }
 
     /// Where cluster `cluster` is, with up to `most` (not 0) that follow and are of one kind with it.
     ///
@@ -171,8 +185,38 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
         ExtentFlags::empty()
     }
 
+    /// What encrypts the bytes of stored clusters, if something does. It does not change while the image is open.
+    fn cipher(&self) -> Option<&dyn DataCipher> {
+        None
+    }
+
+    /// How packed clusters are written, if they can be.
+    fn packing(&self) -> Option<&dyn Packing> {
+        None
+    }
+
+    /// True if so much is dirty in the tables that they should be written, to keep memory bounded.
+    fn wants_write_back(&self) -> bool {
+        false
+    }
+
     /// What is dirty in the tables, which then counts as clean. No I/O.
     fn take_dirty(&self) -> Cut;
+
+    /// Makes a cut durable. What it refers to is durable already.
+    ///
+    /// # Errors
+    /// The storage's.
+    fn write_cut(&self, cut: &Cut) -> Result<()> {
+        let storage = self.storage();
+        for group in cut {
+            for write in group {
+                storage.write_at(write.offset, &write.bytes)?;
+            }
+            storage.flush()?;
+        }
+        Ok(())
+    }
 
     /// A cut could not be written: it is dirty again.
     fn not_written(&self, cut: Cut);
@@ -271,20 +315,16 @@ impl<M: ClusterMap> MappedImage<M> {
         self.len.load(Ordering::Acquire)
     }
 
+    /// Writes dirty tables if they take too much memory.
+    fn settle(&self) -> Result<()> {
+        if self.map.wants_write_back() { self.write_tables() } else { Ok(()) }
+    }
+
     /// Writes dirty tables: a cut, a barrier, its groups with a barrier behind each.
     fn write_tables(&self) -> Result<()> {
         let _one_at_a_time = self.write_back.lock();
         let cut = self.map.take_dirty();
-        let storage = self.map.storage();
-        let written = storage.flush().and_then(|()| {
-            for group in &cut {
-                for write in group {
-                    storage.write_at(write.offset, &write.bytes)?;
-                }
-                storage.flush()?;
-            }
-            Ok(())
-        });
+        let written = self.map.storage().flush().and_then(|()| self.map.write_cut(&cut));
         if written.is_err() {
             self.map.not_written(cut);
         } else {

@@ -1,8 +1,9 @@
 //! Reading, and what is known of a range.
 
+use super::bytes::Spot;
 use super::{ClusterMap, MappedImage, Place};
 use crate::error::Result;
-use crate::extent::{Extent, ExtentFlags, HostRef};
+use crate::extent::{Extent, ExtentFlags};
 use crate::range::{ByteRange, len_u64, to_usize};
 use crate::read::read_zero_padded;
 
@@ -38,12 +39,11 @@ impl<M: ClusterMap> MappedImage<M> {
 
     pub(super) fn extent(&self, range: ByteRange) -> Result<Extent<'_>> {
         let part = self.part_at(range)?;
-        let device = &**self.map.storage();
         Ok(match part.place {
             Place::Absent => Extent::absent(part.len),
             Place::Zero => Extent::zero(part.len),
             Place::Stored(_) => {
-                let host = part.host().map(|offset| HostRef { device, offset });
+                let host = part.host().and_then(|offset| self.host_ref(offset));
                 let extent = Extent::data(part.len, host);
                 Extent { flags: extent.flags | self.map.stored_flags(), ..extent }
             }
@@ -64,7 +64,7 @@ impl<M: ClusterMap> MappedImage<M> {
                 (Place::Packed { offset, len }, _) => {
                     self.read_packed((at, offset, len), part.within, target)?
                 }
-                (_, Some(host)) => read_zero_padded(&**self.map.storage(), host, target)?,
+                (_, Some(host)) => self.read_stored(Spot { guest: at, host }, target)?,
                 _ => target.fill(0),
             }
             (rest, at) = (behind, at + part.len);

@@ -1,10 +1,11 @@
 //! Two-phase writes of whole clusters that have no place yet.
 
-use super::write::{Unpublished, extend};
+use super::bytes::Spot;
+use super::write::Unpublished;
 use super::{ClusterMap, MappedImage, Place, Space};
 use crate::error::Result;
-use crate::extent::HostRef;
-use crate::range::ByteRange;
+use crate::extend::extend_to;
+use crate::range::{ByteRange, len_u64, to_usize};
 use crate::range_lock::RangeGuard;
 use crate::reserve::{Piece, Publish, Reservation};
 
@@ -19,16 +20,32 @@ impl<M: ClusterMap> Publish for Pending<'_, M> {
     fn commit(self: Box<Self>) -> Result<()> {
         let map = &self.image.map;
         for (cluster, space) in &self.spaces {
-            extend(&**map.storage(), space.offset + space.count * map.cluster_size())?;
+            extend_to(map.storage(), space.offset + space.count * map.cluster_size())?;
             map.publish(*cluster, space.count, Place::Stored(space.offset))?;
         }
-        Ok(())
+        self.image.settle()
     }
 
     fn abandon(self: Box<Self>) {
-        for (_, space) in &self.spaces {
+        for (_, space) in self.spaces.iter().rev() {
             self.image.map.give_back(*space);
         }
+    }
+
+    /// Encrypts the bytes on their way, in the thread that has them.
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let size = self.image.map.cluster_size();
+        for (cluster, space) in &self.spaces {
+            let guest = ByteRange::new(cluster * size, space.count * size);
+            let part = guest.intersect(ByteRange::new(offset, len_u64(buf)));
+            if !part.is_empty() {
+                let from = to_usize(part.start - offset);
+                let bytes = buf.get(from..from + to_usize(part.len)).unwrap_or_default();
+                let spot = Spot { guest: guest.start, host: space.offset };
+                self.image.write_stored(spot.advance(part.start - guest.start), bytes)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -57,15 +74,12 @@ impl<M: ClusterMap> MappedImage<M> {
             taken.push(Unpublished { map: &self.map, space: Some(space) });
             let guest = ByteRange::new(cluster * size, space.count * size);
             let part = guest.intersect(range);
-            if !space.fresh && part.len < guest.len {
+            if part.len < guest.len && (!space.fresh || self.is_encrypted()) {
                 // The rest of the disk's last cluster, which a longer disk would show.
-                let rest = crate::range::to_usize(guest.len - part.len);
-                self.map.storage().write_at(space.offset + part.len, &vec![0; rest])?;
+                let spot = Spot { guest: guest.start, host: space.offset };
+                self.zero_stored(spot.advance(part.len), guest.len - part.len)?;
             }
-            pieces.push(Piece {
-                range: part,
-                host: Some(HostRef { device: &**self.map.storage(), offset: space.offset }),
-            });
+            pieces.push(Piece { range: part, host: self.host_ref(space.offset) });
             spaces.push((cluster, space));
             cluster += space.count.max(1);
         }

@@ -1,10 +1,11 @@
 //! Writing: in place where a cluster has one, else into new space; zeroing and discarding.
 
+use super::bytes::Spot;
 use super::read::Part;
 use super::{ClusterMap, MappedImage, Place, Space};
-use crate::device::{BlockDevice, ZeroMode};
+use crate::device::ZeroMode;
 use crate::error::Result;
-use crate::front::Device;
+use crate::extend::extend_to;
 use crate::range::{ByteRange, len_u64, to_usize};
 use crate::zero::is_zero;
 
@@ -36,18 +37,18 @@ impl<M: ClusterMap> MappedImage<M> {
             let bytes = buf.get(to_usize(at - offset)..).unwrap_or_default();
             let part = self.part_at(rest)?;
             at += match part.host() {
-                Some(host) => self.write_host(at, host, bytes, part.len)?,
+                Some(host) => self.write_host(Spot { guest: at, host }, bytes, part.len)?,
                 None => self.write_new(rest, bytes)?,
             };
         }
         Ok(())
     }
 
-    /// Writes `len` of `bytes` to where guest byte `at` is stored; how many.
-    fn write_host(&self, at: u64, host: u64, bytes: &[u8], len: u64) -> Result<u64> {
-        let clusters = self.clusters_of(ByteRange::new(at, len));
+    /// Writes `len` of `bytes` to where they are stored; how many.
+    fn write_host(&self, spot: Spot, bytes: &[u8], len: u64) -> Result<u64> {
+        let clusters = self.clusters_of(ByteRange::new(spot.guest, len));
         self.map.before_overwrite(clusters.start, clusters.len)?;
-        self.map.storage().write_at(host, bytes.get(..to_usize(len)).unwrap_or(bytes))?;
+        self.write_stored(spot, bytes.get(..to_usize(len)).unwrap_or(bytes))?;
         Ok(len)
     }
 
@@ -66,7 +67,7 @@ impl<M: ClusterMap> MappedImage<M> {
         let part = self.part_at(range)?;
         if let Some(host) = part.host() {
             // Somebody else has just given it a place.
-            return self.write_host(range.start, host, buf, part.len);
+            return self.write_host(Spot { guest: range.start, host }, buf, part.len);
         }
         let range = ByteRange::new(range.start, part.len);
         let clusters = self.clusters_of(range);
@@ -76,39 +77,41 @@ impl<M: ClusterMap> MappedImage<M> {
         let range = range.intersect(whole);
         let bytes = buf.get(..to_usize(range.len)).unwrap_or(buf);
         self.fill(&part, ByteRange::from_bounds(whole.start, range.start), whole.start, space)?;
-        self.map.storage().write_at(space.offset + (range.start - whole.start), bytes)?;
+        let spot = Spot { guest: whole.start, host: space.offset };
+        self.write_stored(spot.advance(range.start - whole.start), bytes)?;
         self.fill(&part, ByteRange::from_bounds(range.end(), whole.end()), whole.start, space)?;
-        extend(&**self.map.storage(), space.offset + whole.len)?;
+        extend_to(self.map.storage(), space.offset + whole.len)?;
         self.map.publish(clusters.start, whole.len / size, Place::Stored(space.offset))?;
         unpublished.space = None;
         if matches!(part.place, Place::Packed { .. }) {
             self.unpacked.clear();
         }
+        self.settle()?;
         Ok(range.len)
     }
 
     /// Fills guest range `range` of new space, whose first byte is guest byte `start`, with what it holds in this layer.
     fn fill(&self, part: &Part, range: ByteRange, start: u64, space: Space) -> Result<()> {
-        if range.is_empty() || (space.fresh && !matches!(part.place, Place::Packed { .. })) {
+        let reads_as_zeros = space.fresh && !self.is_encrypted();
+        if range.is_empty() || (reads_as_zeros && !matches!(part.place, Place::Packed { .. })) {
             return Ok(());
         }
         let mut bytes = vec![0; to_usize(range.len)];
         if matches!(part.place, Place::Packed { .. }) {
             self.read_clusters(range.start, &mut bytes)?;
         }
-        if space.fresh && is_zero(&bytes) {
+        if reads_as_zeros && is_zero(&bytes) {
             return Ok(());
         }
-        self.map.storage().write_at(space.offset + (range.start - start), &bytes)
+        self.write_stored(Spot { guest: start, host: space.offset }.advance(range.start - start), &bytes)
     }
 
     pub(super) fn zero_clusters(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
-        let size = self.map.cluster_size();
         let mut at = range.start;
         while at < range.end() {
             let rest = ByteRange::from_bounds(at, range.end());
             let part = self.part_at(rest)?;
-            let whole = self.whole_clusters(ByteRange::new(at, part.len));
+            let whole = self.whole_entries(ByteRange::new(at, part.len));
             let new = self.map.zeroed(part.place, how);
             at += match (new, part.host()) {
                 (Some(new), _) if new == part.place => part.len,
@@ -116,33 +119,40 @@ impl<M: ClusterMap> MappedImage<M> {
                     self.replace(ByteRange::new(at, whole.len), part.place, new)?
                 }
                 (Some(_), _) if whole.len > 0 => self.zero_data(rest.clipped(whole.start - at), None)?,
-                (_, host) => self.zero_data(rest.clipped(part.len.min(size)), host)?,
+                (None, host) => self.zero_data(rest.clipped(part.len), host)?,
+                (_, host) => self.zero_data(rest.clipped(part.len.min(self.to_entry_end(at))), host)?,
             };
         }
         Ok(())
     }
 
-    /// The whole clusters of `range`; one that the end of the disk cuts is whole.
-    fn whole_clusters(&self, range: ByteRange) -> ByteRange {
-        let size = self.map.cluster_size();
+    /// Bytes from `at` to the end of what its entry stands for.
+    fn to_entry_end(&self, at: u64) -> u64 {
+        let size = self.map.entry_size();
+        size - at % size
+    }
+
+    /// What whole entries stand for in `range`; one that the end of the disk cuts is whole.
+    fn whole_entries(&self, range: ByteRange) -> ByteRange {
+        let size = self.map.entry_size();
         let end = if range.end() == self.disk_len() { range.end() } else { range.end() / size * size };
         ByteRange::from_bounds(range.start.next_multiple_of(size), end.max(range.start))
     }
 
-    /// Replaces the entries of whole clusters that all are as `old`; how many bytes they have.
+    /// Replaces whole entries that all are as `old`; how many bytes they stand for.
     fn replace(&self, range: ByteRange, old: Place, new: Place) -> Result<u64> {
         let clusters = self.clusters_of(range);
         let _claim = self.claims.lock(clusters);
         let part = self.part_at(range)?;
-        if part.place == old {
-            self.map.publish(
-                clusters.start,
-                self.clusters_of(ByteRange::new(range.start, part.len)).len,
-                new,
-            )?;
-            self.unpacked.clear();
+        let whole = self.whole_entries(ByteRange::new(range.start, part.len));
+        if part.place != old || whole.is_empty() {
+            // Somebody was faster: look again.
+            return Ok(0);
         }
-        Ok(if part.place == old { part.len } else { 0 })
+        self.map.publish(clusters.start, self.clusters_of(whole).len, new)?;
+        self.unpacked.clear();
+        self.settle()?;
+        Ok(whole.len)
     }
 
     /// Makes bytes zero that have to be zeros in some space: in place (at `host`) or as a write.
@@ -150,8 +160,7 @@ impl<M: ClusterMap> MappedImage<M> {
         if let Some(host) = host {
             let clusters = self.clusters_of(range);
             self.map.before_overwrite(clusters.start, clusters.len)?;
-            let device = Device::new(self.map.storage().clone());
-            device.write_zeroes(ByteRange::new(host, range.len), ZeroMode::KeepAllocated)?;
+            self.zero_stored(Spot { guest: range.start, host }, range.len)?;
             return Ok(range.len);
         }
         let len = range.len.min(ZEROS);
@@ -163,7 +172,7 @@ impl<M: ClusterMap> MappedImage<M> {
         let mut at = range.start;
         while at < range.end() {
             let part = self.part_at(ByteRange::from_bounds(at, range.end()))?;
-            let whole = self.whole_clusters(ByteRange::new(at, part.len));
+            let whole = self.whole_entries(ByteRange::new(at, part.len));
             at += match self.map.discarded(part.place) {
                 Some(new) if new != part.place && !whole.is_empty() && whole.start == at => {
                     self.replace(whole, part.place, new)?
@@ -180,17 +189,5 @@ impl ByteRange {
     /// The first `len` bytes of it at most.
     const fn clipped(self, len: u64) -> Self {
         Self::new(self.start, if self.len < len { self.len } else { len })
-    }
-}
-
-/// Makes the file at least `end` bytes long, where the byte before `end` belongs to space of the caller's own. Zeroing
-/// never makes a file shorter; a length could cut off what others write meanwhile.
-pub(super) fn extend(storage: &dyn BlockDevice, end: u64) -> Result<()> {
-    if storage.len() >= end || end == 0 {
-        return Ok(());
-    }
-    match storage.write_zeroes(ByteRange::new(end - 1, 1), ZeroMode::MayUnmap) {
-        Ok(()) if storage.len() >= end => Ok(()),
-        _ => storage.write_at(end - 1, &[0]),
     }
 }

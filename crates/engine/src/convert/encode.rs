@@ -39,8 +39,11 @@ impl<'a> Encoder<'a> {
             let cluster = ByteRange::from_bounds(start, end);
             let from = to_usize(start - range.start);
             let plain = bytes.get(from..from + to_usize(cluster.len)).unwrap_or_default();
-            let smaller = (self.pass_on && sources.payload(cluster, self.clusters, &mut self.payload)?)
-                || self.compress(plain, to_usize(cluster_len))?;
+            // A cluster that is there in part can't be replaced by a compressed one.
+            let fits = !sources.target_holds_part(cluster)?;
+            let smaller = fits
+                && (self.pass_on && sources.payload(cluster, self.clusters, &mut self.payload)?
+                    || self.compress(plain, to_usize(cluster_len))?);
             let of_use = self.payload.len() < to_usize(cluster_len) || self.clusters.only_encoded();
             let content = if smaller && of_use {
                 let at = payloads.len();

@@ -56,6 +56,8 @@ pub(super) struct Work {
     pub(super) buf: Vec<u8>,
     pub(super) payloads: Vec<u8>,
     pub(super) segments: Vec<Segment>,
+    /// What `buf` is compared with.
+    compared: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -83,8 +85,11 @@ struct Pipeline<'a> {
     options: &'a ConvertOptions,
     task: &'a Task<'a>,
     zeros: Option<ZeroRules>,
+    look_from: u64,
     /// Zeros that are found are left out rather than written.
     zero_from: u64,
+    /// The target's unit of placing.
+    write_unit: u64,
     plan: Mutex<Planner<'a>>,
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -97,14 +102,26 @@ struct Pipeline<'a> {
     unreadable: Mutex<Vec<ByteRange>>,
 }
 
-/// Copies all of `sources`.
+/// What becomes of zeros.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Zeros {
+    /// From this byte on the target reads as zeros where nothing is written.
+    pub(super) known_from: u64,
+    /// Zeros that are known are written like data.
+    pub(super) fill: bool,
+    /// They are looked for in data from this byte on.
+    pub(super) look_from: u64,
+}
+
+/// Copies what is to be copied of `sources`.
 pub(super) fn run(
     sources: &Sources<'_>,
     target: &Node,
     options: &ConvertOptions,
+    zeros: Zeros,
     task: &Task<'_>,
 ) -> Result<ConvertReport> {
-    let rules = rules(target, options);
+    let rules = rules(target, options, zeros);
     let total = sources.len();
     let count = workers(options.workers, total.div_ceil(rules.max_unit));
     let ordered = target.image().info()?.cluster_size.is_some();
@@ -114,9 +131,9 @@ pub(super) fn run(
     } else {
         (rules.write_unit.max(1 << options.sparse_size.max(1).ilog2()), options.sparse_size)
     };
-    let zeros = (options.sparse_size > 0 && !options.copy_range).then_some(ZeroRules { block, least });
+    let rules_of_zeros = (zeros.look_from < u64::MAX).then_some(ZeroRules { block, least });
     // Clusters that exist already take single blocks.
-    let leave_out = zeros
+    let leave_out = rules_of_zeros
         .filter(|_| rules.zero_from == 0)
         .map(|zeros| ZeroRules { block: 1 << options.sparse_size.ilog2(), ..zeros });
     let steps = if task.progress.wants_exact() {
@@ -132,8 +149,10 @@ pub(super) fn run(
         target,
         options,
         task,
-        zeros,
+        zeros: rules_of_zeros,
+        look_from: zeros.look_from,
         zero_from: rules.zero_from,
+        write_unit: rules.write_unit,
         plan: Mutex::new(Planner::new(sources, rules)),
         queue: Mutex::new(queue),
         changed: Condvar::new(),
@@ -180,7 +199,7 @@ fn report_unreadable(mut sectors: Vec<ByteRange>, unknown: &[Unknown], notices: 
     joined
 }
 
-fn rules(target: &Node, options: &ConvertOptions) -> Rules {
+fn rules(target: &Node, options: &ConvertOptions, zeros: Zeros) -> Rules {
     let mut write_unit = target.limits().write_unit.max(1);
     if options.compress
         && let Some(clusters) = target.image().as_compressed()
@@ -189,15 +208,8 @@ fn rules(target: &Node, options: &ConvertOptions) -> Rules {
     }
     let usual = if options.compress { COMPRESSED_UNIT } else { UNIT };
     let max_unit = align_up(usual.max(options.sparse_size), write_unit).unwrap_or(write_unit);
-    let backing_len = match target.backing() {
-        Some(backing) => backing.device().len(),
-        None if target.image().backing().is_some() => u64::MAX,
-        None => 0,
-    };
-    let zero_from = if options.target_is_zero { backing_len } else { u64::MAX };
-    let zero_from = align_up(zero_from, write_unit).unwrap_or(u64::MAX);
-    let fill = options.sparse_size == 0 && !options.copy_range;
-    Rules { write_unit, max_unit, zero_from, fill, salvage: options.salvage }
+    let zero_from = align_up(zeros.known_from, write_unit).unwrap_or(u64::MAX);
+    Rules { write_unit, max_unit, zero_from, fill: zeros.fill, salvage: options.salvage }
 }
 
 /// Lets nobody wait for a thread that panics.
@@ -314,7 +326,7 @@ impl<'a> Pipeline<'a> {
     /// Reads a unit, finds zeros, compresses.
     fn prepare(&self, work: &mut Work, encoder: &mut Option<Encoder<'a>>) -> Result<()> {
         self.rate.take(work.unit.data_len, self.task)?;
-        let Work { unit, buf, payloads, segments } = work;
+        let Work { unit, buf, payloads, segments, compared } = work;
         segments.clear();
         payloads.clear();
         let needed = if self.options.copy_range { 0 } else { to_usize(unit.data_len) };
@@ -331,11 +343,44 @@ impl<'a> Pipeline<'a> {
             } else {
                 let bytes = buf.get_mut(at..at + to_usize(range.len)).unwrap_or_default();
                 self.read_bytes(range, bytes)?;
-                self.cut(range, bytes, at, payloads, segments, encoder)?;
+                self.differing(range, bytes, compared, |run, from| {
+                    let part = bytes.get(from..from + to_usize(run.len)).unwrap_or_default();
+                    self.cut(run, part, at + from, payloads, segments, encoder)
+                })?;
                 at += to_usize(range.len);
             }
         }
         Ok(())
+    }
+
+    /// Calls `each` with the runs of whole units of `range` whose bytes have to be copied, and where they start in
+    /// `bytes`: all of it, or what is not as in the disk it is compared with.
+    fn differing(
+        &self,
+        range: ByteRange,
+        bytes: &[u8],
+        compared: &mut Vec<u8>,
+        mut each: impl FnMut(ByteRange, usize) -> Result<()>,
+    ) -> Result<()> {
+        compared.resize(bytes.len(), 0);
+        let is_compared = self.sources.read_compared(range.start, compared);
+        if !is_compared.map_err(|error| read_failed(range, error))? {
+            return each(range, 0);
+        }
+        let unit = to_usize(self.write_unit);
+        // Where the run of units that differ began, and where the unit starts.
+        let (mut run, mut at) = (None, 0);
+        let on_disk =
+            |from: usize, end: usize| ByteRange::new(range.start + from as u64, (end - from) as u64);
+        for (now, then) in bytes.chunks(unit).zip(compared.chunks(unit)) {
+            if now != then {
+                run.get_or_insert(at);
+            } else if let Some(from) = run.take() {
+                each(on_disk(from, at), from)?;
+            }
+            at += now.len();
+        }
+        run.map_or(Ok(()), |from| each(on_disk(from, at), from))
     }
 
     fn read_bytes(&self, range: ByteRange, bytes: &mut [u8]) -> Result<()> {
@@ -413,7 +458,7 @@ impl<'a> Pipeline<'a> {
                 segments.push(segment);
             }
         };
-        match self.zeros {
+        match self.zeros.filter(|_| range.start >= self.look_from) {
             Some(rules) => split(bytes, range, rules, emit),
             None => emit(range, false),
         }

@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use diskimg_core::driver::{Notices, OpenMode};
 use diskimg_core::{
-    Amend, BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child, CompressedClusters,
-    Description, Error, Extent, FormatDriver, Image, ImageInfo, Limits, Prealloc, Repair, Reservation,
-    Result, Snapshots, Task, ZeroMode, read_only_error,
+    Amend, BackingChange, BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child,
+    CompressedClusters, Description, Emptying, Error, Extent, FormatDriver, Image, ImageInfo, Limits,
+    Prealloc, Repair, Reservation, Result, Snapshots, Task, ZeroMode, read_only_error,
 };
 
 use parking_lot::RwLock;
@@ -44,7 +44,7 @@ pub(crate) struct Qcow2 {
     pub(crate) contents: Contents,
     len: AtomicU64,
     pub(crate) mode: OpenMode,
-    backing: Option<BackingRef>,
+    pub(crate) backing: RwLock<Option<BackingRef>>,
     pub(crate) snapshots: RwLock<Vec<Snapshot>>,
     pub(crate) bitmaps: BitmapSet,
     pub(crate) filename: String,
@@ -72,6 +72,7 @@ impl Qcow2 {
             reftable: parts.reftable,
             fixed,
             checked: parts.settings.overlap,
+            lazy_refcounts: parts.settings.lazy_refcounts,
             notices: parts.notices.clone(),
             writable: parts.mode.write,
         });
@@ -87,7 +88,7 @@ impl Qcow2 {
             contents: Contents::default(),
             len: AtomicU64::new(len),
             mode: parts.mode,
-            backing,
+            backing: RwLock::new(backing),
             snapshots: RwLock::new(parts.snapshots.snapshots),
             bitmaps: BitmapSet::new(parts.bitmaps),
             filename: parts.filename,
@@ -110,12 +111,12 @@ impl Qcow2 {
     }
 
     /// The backing file as the image names it.
-    pub(crate) const fn backing_ref(&self) -> Option<&BackingRef> {
-        self.backing.as_ref()
+    pub(crate) fn backing_ref(&self) -> Option<BackingRef> {
+        self.backing.read().clone()
     }
 
-    pub(crate) const fn has_backing(&self) -> bool {
-        self.backing.is_some()
+    pub(crate) fn has_backing(&self) -> bool {
+        self.backing.read().is_some()
     }
 
     pub(crate) fn has_autoclear(&self, bits: u64) -> bool {
@@ -265,7 +266,7 @@ impl BlockDevice for Qcow2 {
             return Ok(());
         }
         self.meta.check_usable()?;
-        self.meta.flush()
+        self.meta.flush_guest()
     }
 
     fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {
@@ -301,11 +302,11 @@ impl Image for Qcow2 {
 
     fn info(&self) -> Result<ImageInfo> {
         let (header, crypt) = (self.meta.header(), self.crypt.as_deref());
-        Ok(crate::info::image_info(&header, crypt, &self.snapshots.read(), &self.bitmaps.stored()))
+        Ok(crate::info::image_info(&header, crypt, &self.snapshots.read(), &self.bitmaps.entries()))
     }
 
     fn backing(&self) -> Option<BackingRef> {
-        self.backing.clone()
+        self.backing_ref()
     }
 
     fn children(&self) -> Vec<Child> {
@@ -327,6 +328,14 @@ impl Image for Qcow2 {
     }
 
     fn as_bitmaps(&self) -> Option<&dyn Bitmaps> {
+        Some(self)
+    }
+
+    fn as_backing_change(&self) -> Option<&dyn BackingChange> {
+        Some(self)
+    }
+
+    fn as_emptying(&self) -> Option<&dyn Emptying> {
         Some(self)
     }
 

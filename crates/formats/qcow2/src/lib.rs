@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod amend;
+mod backing;
 mod bitmap_directory;
 mod bitmaps;
 mod check;

@@ -2,7 +2,7 @@
 
 use diskimg_core::{
     ByteRange, ClusterEncoder, Codec, CompressedClusters, Error, ErrorKind, HostRef, Piece, Publish,
-    Reservation, Result, errno,
+    RangeGuard, Reservation, Result, errno,
 };
 
 use crate::bitmaps::Recording;
@@ -10,14 +10,14 @@ use crate::compress::{Encoder, codec_of};
 use crate::crypt::Place;
 use crate::entry::{ClusterKind, L2Entry};
 use crate::image::Qcow2;
-use crate::meta::{Claim, Clusters, NewEntry};
+use crate::meta::{Clusters, NewEntry};
 
 /// Clusters that wait to be published.
 struct Pending<'a> {
     image: &'a Qcow2,
     entries: Vec<NewEntry>,
     runs: Vec<Clusters>,
-    _claim: Claim<'a>,
+    _claim: RangeGuard<'a>,
     _recorded: Recording<'a>,
 }
 
@@ -59,7 +59,7 @@ impl Qcow2 {
         }
         let recorded = self.before_write(range)?;
         let clusters = range.start >> geo.cluster_bits..range.end().div_ceil(geo.cluster_size());
-        let claim = self.meta.inflight.claim(clusters.clone());
+        let claim = self.meta.inflight.lock(clusters.clone());
         let old = self.meta.prepare(clusters.clone())?;
         let has_none = |entry: &L2Entry| {
             matches!(entry.kind(&geo, false), ClusterKind::Unallocated | ClusterKind::ZeroPlain)
@@ -128,7 +128,7 @@ impl CompressedClusters for Qcow2 {
         let _shared = self.change_gate.read();
         let recorded = self.before_write(ByteRange::new(offset, geo.cluster_size()))?;
         let cluster = offset >> geo.cluster_bits;
-        let claim = self.meta.inflight.claim(cluster..cluster + 1);
+        let claim = self.meta.inflight.lock(cluster..cluster + 1);
         let old = self.meta.prepare(cluster..cluster + 1)?.first().copied().unwrap_or_default();
         if old.offset() != 0 || old.kind(&geo, false) == ClusterKind::Compressed {
             return Err(Error::new(ErrorKind::Io, "Input/output error").with_errno(errno::EIO));

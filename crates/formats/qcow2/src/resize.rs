@@ -3,7 +3,7 @@
 //! Growing: room in the L1 table, preallocation, then the new size. Shrinking: what lies behind the new end is dropped
 //! first, then the size is stored; the host file is cut last.
 
-use diskimg_core::{ByteRange, Error, ErrorKind, Prealloc, Result, errno, to_usize};
+use diskimg_core::{ByteRange, Error, ErrorKind, Prealloc, Result, errno, extend_to, to_usize};
 
 use crate::crypt::Place;
 use crate::entry::{ClusterKind, L2Entry};
@@ -146,7 +146,7 @@ impl Qcow2 {
             let _quiet = self.meta.pause_write_back();
             return self.storage.set_len(end, mode);
         }
-        self.extend_file(end)
+        extend_to(&self.storage, end)
     }
 
     /// Host clusters for the guest clusters of `step` that have none; the end of the last one on the host, in bytes.

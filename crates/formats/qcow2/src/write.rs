@@ -4,7 +4,7 @@
 //! contents, zeros), so that it is defined throughout; what a backing file holds is brought along by the chain.
 //! Order: bytes first, then the entry, so that a reader sees either the old or the new contents.
 
-use diskimg_core::{BlockDevice as _, ByteRange, Result, ZeroMode, len_u64, to_usize};
+use diskimg_core::{ByteRange, Result, extend_to, len_u64, to_usize};
 
 use crate::crypt::Place;
 use crate::entry::{COPIED, ClusterKind, L2Entry};
@@ -88,7 +88,7 @@ impl Qcow2 {
         let end = range.end().min(geo.cluster_start(range.start).saturating_add(MAX_STEP));
         let range = ByteRange::from_bounds(range.start, end);
         let clusters = range.start >> geo.cluster_bits..end.div_ceil(geo.cluster_size());
-        let _claim = self.meta.inflight.claim(clusters);
+        let _claim = self.meta.inflight.lock(clusters);
         self.write_claimed(range, buf)
     }
 
@@ -214,7 +214,7 @@ impl Qcow2 {
     fn extend_to_end(&self, target: &Target) -> Result<()> {
         let end = target.host + self.meta.geo.cluster_size();
         if target.fresh && self.storage.len() < end {
-            return self.extend_file(end);
+            return extend_to(&self.storage, end);
         }
         Ok(())
     }
@@ -269,13 +269,6 @@ impl Qcow2 {
         }
         entry.descriptor |= COPIED;
         NewEntry { cluster: target.cluster, entry }
-    }
-
-    /// Makes the file at least `end` bytes long, where the byte before `end` belongs to a cluster of the caller's own.
-    /// Zeroing never makes a file shorter; a length could cut off what others write meanwhile.
-    pub(crate) fn extend_file(&self, end: u64) -> Result<()> {
-        let device = diskimg_core::Device::new(self.storage.clone());
-        device.write_zeroes(ByteRange::new(end - 1, 1), ZeroMode::MayUnmap)
     }
 }
 

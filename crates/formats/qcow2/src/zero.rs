@@ -63,7 +63,7 @@ impl Qcow2 {
 
     fn zero_clusters(&self, range: ByteRange, unmap: bool) -> Result<()> {
         let clusters = self.cluster_indices(range);
-        let _claim = self.meta.inflight.claim(clusters.clone());
+        let _claim = self.meta.inflight.lock(clusters.clone());
         self.zero_raw_data_file(range)?;
         let (geo, data_file) = (self.meta.geo, self.data_file.is_some());
         let make_tables = self.meta.version() > 2;
@@ -99,7 +99,7 @@ impl Qcow2 {
     fn zero_in_cluster(&self, part: ByteRange) -> Result<()> {
         let (geo, data_file) = (self.meta.geo, self.data_file.is_some());
         let clusters = self.cluster_indices(part);
-        let claim = self.meta.inflight.claim(clusters.clone());
+        let claim = self.meta.inflight.lock(clusters.clone());
         let compressed = |entry: &L2Entry| entry.kind(&geo, data_file) == ClusterKind::Compressed;
         if self.meta.entries(clusters.clone())?.iter().any(compressed) {
             drop(claim);
@@ -139,7 +139,7 @@ impl Qcow2 {
             return self.zero_clusters(whole, false);
         }
         let clusters = self.cluster_indices(whole);
-        let _claim = self.meta.inflight.claim(clusters.clone());
+        let _claim = self.meta.inflight.lock(clusters.clone());
         let (data_file, hides) = (self.data_file.is_some(), self.has_backing());
         self.zero_raw_data_file(whole)?;
         let result = self.meta.update_entries(clusters, hides, |old| match old.kind(&geo, data_file) {

@@ -33,6 +33,7 @@ enum Step {
     Merge(u64, u64),
     Take(u64),
     Store,
+    Defer,
     Compare,
 }
 
@@ -138,6 +139,7 @@ impl Run<'_> {
                     self.expected.push(Expected { name, enabled: *enabled, may: must.clone(), must });
                 }
             }
+            Step::Defer => bitmaps.defer_bitmap_changes(),
             _ if count == 0 => {}
             Step::Remove(number) => {
                 let gone = self.expected.remove(pick(number));
@@ -205,6 +207,7 @@ fn script(seed: u64, size: u64, unit: u64) -> Vec<Step> {
             5 if rng.chance(50) => Step::Remove(number),
             6 => Step::Take(number),
             7 => Step::Store,
+            10 => Step::Defer,
             8 | 9 => Step::Compare,
             _ => Step::Guest(mix.next(&mut rng, size, unit)),
         });

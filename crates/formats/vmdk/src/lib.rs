@@ -23,7 +23,6 @@ mod open;
 mod options;
 mod parts;
 mod sesparse;
-mod slices;
 mod sparse;
 mod sparse_write;
 mod stream;

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use diskimg_core::{
-    BlockDevice, ByteRange, Device, Error, Extent, ExtentFlags, HostRef, Result, len_u64, read_zero_padded,
-    to_usize,
+    BlockDevice, ByteRange, ChunkCache, Device, Error, Extent, ExtentFlags, HostRef, Result, len_u64,
+    read_zero_padded, to_usize,
 };
 use parking_lot::Mutex;
 
@@ -35,7 +35,7 @@ pub(crate) struct SparseExtent {
     /// Where new grains go.
     pub next: Mutex<u64>,
     pub decoders: Decoders,
-    kept: Mutex<Vec<(u64, Arc<Vec<u8>>)>>,
+    kept: ChunkCache,
 }
 
 /// What a run of bytes is.
@@ -83,7 +83,8 @@ impl SparseExtent {
         let next =
             Mutex::new(storage.len().max(geo.overhead).checked_next_multiple_of(unit).unwrap_or(u64::MAX));
         let tables = Tables::new(Arc::clone(&io));
-        let (decoders, kept) = (Decoders::default(), Mutex::default());
+        let kept = ChunkCache::new(KEPT.saturating_mul(to_usize(geo.grain)));
+        let decoders = Decoders::default();
         Self { storage, io, geo, tables, stream, next, decoders, kept }
     }
 
@@ -177,22 +178,7 @@ impl SparseExtent {
         if len_u64(part) == range.len {
             return self.decode(place, part);
         }
-        let known =
-            self.kept.lock().iter().find(|(known, _)| *known == place).map(|(_, grain)| Arc::clone(grain));
-        let grain = match known {
-            Some(grain) => grain,
-            None => {
-                let mut grain = vec![0; to_usize(range.len)];
-                self.decode(place, &mut grain)?;
-                let grain = Arc::new(grain);
-                let mut kept = self.kept.lock();
-                if kept.len() >= KEPT {
-                    kept.remove(0);
-                }
-                kept.push((place, Arc::clone(&grain)));
-                grain
-            }
-        };
+        let grain = self.kept.get(place, to_usize(range.len), |grain| self.decode(place, grain))?;
         let from = to_usize(at - range.start);
         if let Some(bytes) = grain.get(from..from + part.len()) {
             part.copy_from_slice(bytes);
@@ -202,7 +188,7 @@ impl SparseExtent {
 
     /// Forgets decompressed grains: a place may hold another grain now.
     pub(crate) fn forget_grains(&self) {
-        self.kept.lock().clear();
+        self.kept.clear();
     }
 
     fn decode(&self, place: u64, grain: &mut [u8]) -> Result<()> {

@@ -18,18 +18,19 @@
 
 use std::sync::Arc;
 
-use diskimg_core::{BlockDevice, Error, ErrorKind, Result, errno, len_u64, read_zero_padded, to_usize};
+use diskimg_core::{
+    BlockDevice, Error, ErrorKind, Result, SliceCache, errno, len_u64, read_zero_padded, to_usize,
+};
 use parking_lot::{Mutex, RwLock};
 
 use crate::geometry::{Geometry, GrainEntry};
 use crate::limits::{CACHED_SLICES, SECTOR, SLICE};
-use crate::slices::Slices;
 
 /// The tables of one extent.
 #[derive(Debug)]
 pub(crate) struct Tables {
     io: Arc<dyn BlockDevice>,
-    slices: RwLock<Slices>,
+    slices: RwLock<SliceCache>,
     /// Held while dirty slices are written, so that an older one never overtakes a newer one.
     writing: Mutex<()>,
     /// Held while a missing table is made.
@@ -60,7 +61,7 @@ fn bad_entry() -> Error {
 
 impl Tables {
     pub(crate) fn new(io: Arc<dyn BlockDevice>) -> Self {
-        let slices = RwLock::new(Slices::new(CACHED_SLICES));
+        let slices = RwLock::new(SliceCache::new(CACHED_SLICES));
         Self { io, slices, writing: Mutex::new(()), growing: Mutex::new(()) }
     }
 
@@ -79,7 +80,7 @@ impl Tables {
         let mut slice = vec![0; to_usize(SLICE.min(len.saturating_sub(within)))];
         read_zero_padded(&*self.io, offset, &mut slice)?;
         let found = look(&slice, to_usize(at - within));
-        self.slices.write().insert(offset, slice, generation);
+        self.slices.write().insert_current(offset, slice, generation);
         Ok(found)
     }
 
@@ -163,8 +164,11 @@ impl Tables {
 
     /// Changes entries of the slice at `offset`, which is loaded if need be.
     fn change(&self, place: Place, offset: u64, bytes: &[u8], mirror: Option<u64>) -> Result<()> {
+        let at = to_usize(place.at % SLICE);
+        let part = at..at.saturating_add(bytes.len());
         for _ in 0..MOST_LOADS {
-            if self.slices.write().change(offset, to_usize(place.at % SLICE), bytes, mirror) {
+            if let Some(entries) = self.slices.write().get_mirrored(offset, part.clone(), mirror) {
+                entries.copy_from_slice(bytes);
                 return Ok(());
             }
             self.with_slice(place.start, place.len, place.at, |_, _| ())?;
@@ -177,7 +181,7 @@ impl Tables {
     pub(crate) fn forget(&self, start: u64, len: u64) {
         let mut slices = self.slices.write();
         for within in (0..len).step_by(to_usize(SLICE)) {
-            slices.forget(start.saturating_add(within));
+            slices.forget_clean(start.saturating_add(within));
         }
     }
 
@@ -236,7 +240,7 @@ impl Tables {
         self.io.write_at(at, &Geometry::encode(GrainEntry::At(place)).to_le_bytes())?;
         self.io.flush()?;
         let within = table * 4 - table * 4 % SLICE;
-        self.slices.write().forget(directory.saturating_add(within));
+        self.slices.write().forget_clean(directory.saturating_add(within));
         debug_assert!(table < geo.tables, "a table of the directory");
         Ok(())
     }

@@ -64,7 +64,7 @@ impl Qcow2 {
                 .change_refcount_width(wanted.refcount_order, &report, |header| wanted.upgrade(header))?;
             steps.end();
         }
-        wanted.check_backing(self.backing_ref())?;
+        wanted.check_backing(self.backing_ref().as_ref())?;
         if wanted.lazy_refcounts == Some(true) && wanted.version < 3 {
             return Err(Error::invalid(
                 "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)",

@@ -20,6 +20,10 @@ impl Qcow2 {
     /// The storage's.
     pub(crate) fn mend_bitmaps(&self, damaged: &[DamagedBitmap]) -> Result<()> {
         let mut list = self.bitmaps.list.write();
+        if self.bitmaps.is_waiting() {
+            // They are all stored anew soon, and the list is another one by now.
+            return Ok(());
+        }
         let mut left = MAX_MENDED_BYTES;
         for damage in damaged {
             let Some(held) = list.get_mut(damage.index).filter(|held| !held.is_inconsistent()) else {
@@ -35,7 +39,7 @@ impl Qcow2 {
             let size = data_bytes_for(self.disk_len(), held.stored.granularity_bits);
             let Some(rest) = left.checked_sub(size) else { continue };
             left = rest;
-            held.mended = Some(self.mended(held, damage)?);
+            held.waiting = Some(self.mended(held, damage)?);
         }
         Ok(())
     }

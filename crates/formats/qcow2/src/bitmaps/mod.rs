@@ -19,6 +19,9 @@
 //! stands too ([`crate::check`]). What they say there is not known, and counts as written to: a bitmap may mark too much,
 //! never too little. Their bits are kept in memory and stored anew, in clusters of their own, with the next store.
 //!
+//! Changes of the list can be made to wait ([`diskimg_core::Bitmaps::defer_bitmap_changes`]): what the host has stays as
+//! it is until all of them are stored with one change of the header.
+//!
 //! Lock order: the list, then the locks of [`crate::meta`]. Writers take the list's lock for reading, without I/O.
 
 mod load;
@@ -30,7 +33,7 @@ mod verbs;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use diskimg_core::{ByteRange, DirtyBitmap};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 pub(crate) use record::Recording;
 
@@ -42,12 +45,13 @@ use crate::settings::Overlap;
 /// A bitmap of an open image.
 #[derive(Debug)]
 struct Held {
-    /// Its entry of the directory as it is on the host.
+    /// Its entry of the directory; as it is on the host, unless changes wait.
     stored: Bitmap,
     /// Its bits, if they are newer than those on the host: it is in use by this image.
     bits: Option<DirtyBitmap>,
-    /// What a repair made of its damaged bits, if it is not in use; stored with whatever is stored next.
-    mended: Option<DirtyBitmap>,
+    /// Bits that are to be on the host, if it is not in use: those there are damaged, or a change waits. They are stored
+    /// with whatever is stored next.
+    waiting: Option<DirtyBitmap>,
 }
 
 impl Held {
@@ -62,7 +66,7 @@ impl Held {
 
     /// It has bits that the host does not have.
     const fn is_newer(&self) -> bool {
-        self.bits.is_some() || self.mended.is_some()
+        self.bits.is_some() || self.waiting.is_some()
     }
 }
 
@@ -76,6 +80,10 @@ pub(crate) struct BitmapSet {
     running: AtomicUsize,
     /// A change of the header failed: it is not known which bitmaps the host has, and nothing is written any more.
     unsure: AtomicBool,
+    /// Changes wait for the next store, and all are stored anew with them.
+    deferring: AtomicBool,
+    /// The directory on the host while changes wait.
+    on_host: Mutex<Option<Vec<Bitmap>>>,
     /// Damaged bitmaps share clusters with something else: once they are stored anew, flags and counts are repaired.
     shares: AtomicBool,
 }
@@ -83,12 +91,14 @@ pub(crate) struct BitmapSet {
 impl BitmapSet {
     /// The bitmaps as the directory has them.
     pub(crate) fn new(stored: Vec<Bitmap>) -> Self {
-        let list = stored.into_iter().map(|stored| Held { stored, bits: None, mended: None }).collect();
+        let list = stored.into_iter().map(|stored| Held { stored, bits: None, waiting: None }).collect();
         Self {
             list: RwLock::new(list),
             recording: AtomicBool::new(false),
             running: AtomicUsize::new(0),
             unsure: AtomicBool::new(false),
+            deferring: AtomicBool::new(false),
+            on_host: Mutex::new(None),
             shares: AtomicBool::new(false),
         }
     }
@@ -97,9 +107,25 @@ impl BitmapSet {
         self.list.read().is_empty()
     }
 
+    /// Their entries of the directory as they are to be.
+    pub(crate) fn entries(&self) -> Vec<Bitmap> {
+        self.list.read().iter().map(|held| held.stored.clone()).collect()
+    }
+
     /// Their entries of the directory as they are on the host.
     pub(crate) fn stored(&self) -> Vec<Bitmap> {
-        self.list.read().iter().map(|held| held.stored.clone()).collect()
+        let list = self.list.read();
+        self.stored_of(&list)
+    }
+
+    fn stored_of(&self, list: &[Held]) -> Vec<Bitmap> {
+        let on_host = self.on_host.lock().clone();
+        on_host.unwrap_or_else(|| list.iter().map(|held| held.stored.clone()).collect())
+    }
+
+    /// Changes wait for the next store.
+    fn is_waiting(&self) -> bool {
+        self.on_host.lock().is_some()
     }
 }
 

@@ -68,7 +68,10 @@ impl Qcow2 {
     }
 
     /// Loads the chosen bitmaps that can be used and marks them on the host.
-    fn take_into_use(&self, list: &mut [Held], chosen: impl Fn(&Held) -> bool) -> Result<()> {
+    fn take_into_use(&self, list: &mut Vec<Held>, chosen: impl Fn(&Held) -> bool) -> Result<()> {
+        if self.bitmaps.is_waiting() {
+            self.store_all(list)?;
+        }
         let mut loaded = Vec::new();
         let mut total = 0u64;
         for held in list.iter() {
@@ -94,7 +97,7 @@ impl Qcow2 {
         for ((held, stored), bits) in list.iter_mut().zip(marked).zip(loaded) {
             held.stored = stored;
             if bits.is_some() {
-                (held.bits, held.mended) = (bits, None);
+                (held.bits, held.waiting) = (bits, None);
             }
         }
         Ok(())

@@ -5,14 +5,16 @@ use std::sync::atomic::Ordering;
 use diskimg_core::{ByteRange, DirtyBitmap, Result, to_usize};
 
 use super::Held;
-use super::record::flags;
-use crate::bitmap_directory::{Bitmap, TABLE_ENTRY, encode};
+use crate::bitmap_directory::{Bitmap, IN_USE, TABLE_ENTRY, data_bytes_for, encode};
 use crate::extensions::BitmapsPointer;
 use crate::features;
 use crate::image::Qcow2;
 use crate::limits::MAX_BITMAP_DIRECTORY_BYTES;
 use crate::meta::Clusters;
 use crate::settings::Overlap;
+
+/// Most bits that are moved with waiting changes, over all bitmaps, in bytes.
+const MAX_MOVED_BYTES: u64 = 256 << 20;
 
 /// A bitmap as it is to be on the host.
 #[derive(Debug)]
@@ -23,12 +25,24 @@ pub(super) struct Next {
     pub(super) bits: Option<DirtyBitmap>,
     /// Bits to write; `None`: those on the host stay.
     pub(super) write: Option<DirtyBitmap>,
+    /// Those on the host are written elsewhere.
+    move_it: bool,
 }
 
 impl Next {
-    /// The bitmap as it is; what a repair made of it is written.
+    /// The bitmap as it is; bits that wait are written.
     pub(super) fn unchanged(held: &mut Held) -> Self {
-        Self { stored: held.stored.clone(), bits: held.bits.take(), write: held.mended.clone() }
+        Self {
+            stored: held.stored.clone(),
+            bits: held.bits.take(),
+            write: held.waiting.clone(),
+            move_it: false,
+        }
+    }
+
+    /// A new bitmap.
+    pub(super) const fn new(stored: Bitmap, bits: Option<DirtyBitmap>, write: DirtyBitmap) -> Self {
+        Self { stored, bits, write: Some(write), move_it: false }
     }
 }
 
@@ -47,36 +61,50 @@ impl Drop for Unpublished<'_> {
 impl Qcow2 {
     /// Writes every bitmap that is in use by this image; none is afterwards.
     pub(super) fn store_all(&self, list: &mut Vec<Held>) -> Result<()> {
-        if !list.iter().any(Held::is_newer) || !self.meta.header().is_v3() {
+        let waiting = self.bitmaps.is_waiting();
+        if !(waiting || list.iter().any(Held::is_newer)) || !self.meta.header().is_v3() {
             return Ok(());
         }
         for bits in list.iter_mut().filter_map(|held| held.bits.as_mut()) {
             bits.resize(self.disk_len())?;
         }
-        let next = |held: &mut Held| {
-            let mut next = Next::unchanged(held);
+        let mut next: Vec<Next> = list.iter_mut().map(Next::unchanged).collect();
+        let mut room = MAX_MOVED_BYTES;
+        for next in &mut next {
             if let Some(bits) = next.bits.take() {
                 next.write = Some(bits);
-                next.stored.flags = flags(held.is_enabled(), false);
+                next.stored.flags &= !IN_USE;
             }
-            next
-        };
-        self.replace(list, next)
+            let size = data_bytes_for(self.disk_len(), next.stored.granularity_bits);
+            if let Some(rest) = room.checked_sub(size).filter(|_| waiting && !next.stored.is_in_use()) {
+                (next.move_it, room) = (true, rest);
+            }
+        }
+        self.publish_now(list, next)
     }
 
-    /// Replaces each bitmap by what `next` makes of it.
-    pub(super) fn replace(&self, list: &mut Vec<Held>, next: impl FnMut(&mut Held) -> Next) -> Result<()> {
-        let next = list.iter_mut().map(next).collect();
-        self.publish(list, next)
+    /// Makes `next` the image's bitmaps, durably unless changes are to wait. After an error they are as they were before,
+    /// but bits that `next` took out of `list` are back in it.
+    pub(super) fn publish(&self, list: &mut Vec<Held>, next: Vec<Next>) -> Result<()> {
+        let set = &self.bitmaps;
+        if !set.deferring.load(Ordering::SeqCst) || set.recording.load(Ordering::SeqCst) {
+            return self.publish_now(list, next);
+        }
+        set.check_sure()?;
+        let on_host = set.stored_of(list);
+        *set.on_host.lock() = Some(on_host);
+        let held = |next: Next| Held { stored: next.stored, bits: next.bits, waiting: next.write };
+        *list = next.into_iter().map(held).collect();
+        Ok(())
     }
 
-    /// Makes `next` the image's bitmaps, durably. After an error they are as they were before, but bits that `next` took
-    /// out of `list` are back in it.
-    pub(super) fn publish(&self, list: &mut Vec<Held>, mut next: Vec<Next>) -> Result<()> {
-        match self.write_all(list, &mut next) {
+    fn publish_now(&self, list: &mut Vec<Held>, mut next: Vec<Next>) -> Result<()> {
+        let on_host = self.bitmaps.stored_of(list);
+        match self.write_all(&on_host, &mut next) {
             Ok(()) => {
-                let held = |next: Next| Held { stored: next.stored, bits: next.bits, mended: None };
+                let held = |next: Next| Held { stored: next.stored, bits: next.bits, waiting: None };
                 *list = next.into_iter().map(held).collect();
+                *self.bitmaps.on_host.lock() = None;
                 Ok(())
             }
             Err(error) => {
@@ -93,11 +121,16 @@ impl Qcow2 {
         }
     }
 
-    fn write_all(&self, old: &[Held], next: &mut [Next]) -> Result<()> {
+    fn write_all(&self, old: &[Bitmap], next: &mut [Next]) -> Result<()> {
         self.bitmaps.check_sure()?;
         let mut unpublished = Unpublished { image: self, areas: Vec::new() };
         for next in next.iter_mut() {
-            if let Some(bits) = &next.write {
+            let moved = match &next.write {
+                // What can't be read stays as it is.
+                None if next.move_it => self.load_bits(&next.stored).ok(),
+                _ => None,
+            };
+            if let Some(bits) = next.write.as_ref().or(moved.as_ref()) {
                 let (offset, size) = self.write_bits(bits, &mut unpublished.areas)?;
                 (next.stored.table_offset, next.stored.table_size) = (offset, size);
             }
@@ -137,12 +170,12 @@ impl Qcow2 {
     }
 
     /// The clusters of bitmaps whose tables `next` does not have any more.
-    fn no_longer_used(&self, old: &[Held], next: &[Next]) -> Vec<Clusters> {
+    fn no_longer_used(&self, old: &[Bitmap], next: &[Next]) -> Vec<Clusters> {
         let stays: std::collections::HashSet<(&[u8], u64)> =
             next.iter().map(|next| (next.stored.raw_name.as_slice(), next.stored.table_offset)).collect();
         old.iter()
-            .filter(|held| !stays.contains(&(held.stored.raw_name.as_slice(), held.stored.table_offset)))
-            .flat_map(|held| self.clusters_of(&held.stored))
+            .filter(|old| !stays.contains(&(old.raw_name.as_slice(), old.table_offset)))
+            .flat_map(|old| self.clusters_of(old))
             .collect()
     }
 

@@ -29,7 +29,7 @@ fn find(list: &[Held], name: &str) -> Result<usize> {
 impl Qcow2 {
     /// The bits of a bitmap that can be used.
     pub(super) fn bits_of(&self, held: &Held) -> Result<DirtyBitmap> {
-        match held.bits.as_ref().or(held.mended.as_ref()) {
+        match held.bits.as_ref().or(held.waiting.as_ref()) {
             Some(bits) => Ok(bits.clone()),
             None => self.load_bits(&held.stored),
         }
@@ -128,7 +128,7 @@ impl Bitmaps for Qcow2 {
             table_size: 0,
         };
         let mut next: Vec<Next> = list.iter_mut().map(Next::unchanged).collect();
-        next.push(Next { stored, bits: in_use.then(|| bits.clone()), write: Some(bits) });
+        next.push(Next::new(stored, in_use.then(|| bits.clone()), bits));
         self.publish(&mut list, next)
     }
 
@@ -199,6 +199,10 @@ impl Bitmaps for Qcow2 {
         let empty = DirtyBitmap::new(taken.len(), taken.granularity())?;
         self.put_bits(&mut list, at, empty)?;
         Ok(taken)
+    }
+
+    fn defer_bitmap_changes(&self) {
+        self.bitmaps.deferring.store(true, Ordering::SeqCst);
     }
 
     fn store_bitmaps(&self) -> Result<()> {

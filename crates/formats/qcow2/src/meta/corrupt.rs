@@ -11,7 +11,7 @@ use crate::features::CORRUPT;
 use crate::settings::Overlap;
 
 /// Header offset of `incompatible_features` (8 bytes).
-const INCOMPATIBLE_FIELD: u64 = 72;
+pub(super) const INCOMPATIBLE_FIELD: u64 = 72;
 
 impl Meta {
     /// Reports a contradiction once; an image open for writing is marked, so that nobody writes to it any more.

@@ -12,16 +12,16 @@ mod alloc;
 mod any_table;
 mod areas;
 mod corrupt;
+mod empty;
 mod epoch;
 mod grow;
-mod inflight;
 mod l2;
+mod lazy;
 mod overhaul;
 mod overlap;
 pub(crate) mod refcounts;
 mod requests;
 mod rewidth;
-mod slices;
 mod survey;
 mod switch;
 mod table;
@@ -33,13 +33,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
 
 use diskimg_core::driver::Notices;
-use diskimg_core::{BlockDevice, Error, Result, read_zero_padded, to_usize};
+use diskimg_core::{BlockDevice, Error, RangeLock, Result, SliceCache, read_zero_padded, to_usize};
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use alloc::Clusters;
 pub(crate) use any_table::TableSlice;
 pub(crate) use epoch::Epochs;
-pub(crate) use inflight::{Claim, InFlight};
 pub(crate) use l2::SliceView;
 pub(crate) use overlap::FixedArea;
 pub(crate) use requests::NewEntry;
@@ -51,7 +50,6 @@ use crate::header::Header;
 use crate::settings::Overlap;
 use alloc::Allocator;
 use overlap::{FixedAreas, MetadataIndex};
-use slices::SliceCache;
 use write_back::Released;
 
 /// Bytes of L2 slices kept.
@@ -92,7 +90,8 @@ pub(crate) struct Meta {
     /// One write-back at a time; also held while a table moves.
     write_back: Mutex<()>,
     pub(crate) epochs: Epochs,
-    pub(crate) inflight: InFlight,
+    /// Guest clusters that are being mapped anew, so that two writers never allocate for the same one.
+    pub(crate) inflight: RangeLock,
     notices: Notices,
     writable: bool,
     /// Of the header, for those who hold its lock.
@@ -101,6 +100,7 @@ pub(crate) struct Meta {
     compression_type: AtomicU8,
     /// Corruption was found and reported.
     reported: AtomicBool,
+    lazy: lazy::Postponement,
     /// Nobody knows what the header on the host is.
     given_up: AtomicBool,
 }
@@ -140,6 +140,8 @@ pub(crate) struct MetaParts {
     pub fixed: Vec<FixedArea>,
     /// What writes are checked against.
     pub checked: Overlap,
+    /// Whether refcounts may be postponed; `None`: as the header says.
+    pub lazy_refcounts: Option<bool>,
     pub notices: Notices,
     pub writable: bool,
 }
@@ -182,12 +184,13 @@ impl Meta {
             state: RwLock::new(state),
             write_back: Mutex::new(()),
             epochs: Epochs::default(),
-            inflight: InFlight::default(),
+            inflight: RangeLock::default(),
             notices: parts.notices,
             writable: parts.writable,
             version: AtomicU32::new(version),
             compression_type: AtomicU8::new(compression_type),
             reported: AtomicBool::new(false),
+            lazy: lazy::Postponement::new(parts.lazy_refcounts),
             given_up: AtomicBool::new(false),
         }
     }
@@ -245,14 +248,7 @@ impl Meta {
             let generation = self.state.write().cache(which).generation();
             let mut bytes = vec![0; to_usize(self.geo.slice_size())];
             read_zero_padded(&*self.storage, offset, &mut bytes)?;
-            let mut state = self.state.write();
-            let cache = state.cache(which);
-            if cache.contains(offset) {
-                return Ok(());
-            }
-            if cache.generation() == generation {
-                cache.insert_loaded(offset, bytes);
-                cache.evict();
+            if self.state.write().cache(which).insert_current(offset, bytes, generation) {
                 return Ok(());
             }
         }

@@ -11,11 +11,10 @@
 //! leaks at worst. Dropped references are subtracted only after the tables without them are durable and every request
 //! that may still use the clusters has ended ([`super::epoch`]). No lock is held over the writes.
 
-use diskimg_core::Result;
+use diskimg_core::{DirtySlice, Result};
 
 use super::alloc::Clusters;
 use super::overlap::overlap_text;
-use super::slices::DirtySlice;
 use super::table::DirtyPart;
 use super::{Meta, State};
 
@@ -32,6 +31,14 @@ pub(super) struct Released {
     epoch: usize,
 }
 
+/// Whether a cut takes the refcounts along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counts {
+    Written,
+    /// They stay in memory; the header says so before anything refers to what they count (see `lazy`).
+    Postponed,
+}
+
 /// Everything that was dirty at one moment.
 #[derive(Debug)]
 pub(super) struct Cut {
@@ -43,6 +50,10 @@ pub(super) struct Cut {
 }
 
 impl Cut {
+    fn has_tables(&self) -> bool {
+        !self.l2.is_empty() || self.l1.is_some()
+    }
+
     fn is_empty(&self) -> bool {
         self.refs.is_empty()
             && self.reftable.is_none()
@@ -66,10 +77,11 @@ impl State {
             || !self.alloc.dropped.is_empty())
     }
 
-    pub(super) fn cut(&mut self) -> Cut {
+    pub(super) fn cut(&mut self, counts: Counts) -> Cut {
+        let all = counts == Counts::Written;
         Cut {
-            refs: self.refs.take_dirty(),
-            reftable: self.reftable.take_dirty(),
+            refs: if all { self.refs.take_dirty() } else { Vec::new() },
+            reftable: if all { self.reftable.take_dirty() } else { None },
             l2: self.l2.take_dirty(),
             l1: self.l1.take_dirty(),
             dropped: std::mem::take(&mut self.alloc.dropped),
@@ -98,11 +110,17 @@ impl Meta {
     /// Writes all dirty metadata in the normative order. Barriers within it are flushes of the storage; the last tables
     /// are written but not flushed.
     pub(crate) fn write_back(&self) -> Result<()> {
+        self.write_back_with(Counts::Written)
+    }
+
+    pub(super) fn write_back_with(&self, counts: Counts) -> Result<()> {
         {
             let _one_at_a_time = self.write_back.lock();
-            let cut = self.checked_cut(&mut self.state.write())?;
+            let cut = self.checked_cut(&mut self.state.write(), counts)?;
             if !cut.is_empty() {
-                let result = self.write_cut(&cut);
+                let announced =
+                    if counts == Counts::Postponed && cut.has_tables() { self.announce() } else { Ok(()) };
+                let result = announced.and_then(|()| self.write_cut(&cut));
                 self.state.write().finish(cut, result.is_ok(), self.epochs.now());
                 result?;
             }
@@ -112,15 +130,15 @@ impl Meta {
 
     /// Write-back by somebody who holds the write-back lock and the state: for changes of the tables' places.
     pub(super) fn write_back_held(&self, state: &mut State) -> Result<()> {
-        let cut = self.checked_cut(state)?;
+        let cut = self.checked_cut(state, Counts::Written)?;
         let result = self.write_cut(&cut);
         state.finish(cut, result.is_ok(), self.epochs.now());
         result
     }
 
     /// What is dirty, unless writing it would hit other metadata: then nothing of it is written.
-    fn checked_cut(&self, state: &mut State) -> Result<Cut> {
-        let cut = state.cut();
+    fn checked_cut(&self, state: &mut State, counts: Counts) -> Result<Cut> {
+        let cut = state.cut(counts);
         let Some(name) = state.cut_overlaps(&cut) else { return Ok(cut) };
         state.finish(cut, false, self.epochs.now());
         Err(self.corruption_held(state, &overlap_text(name)))
@@ -149,9 +167,10 @@ impl Meta {
             }
             let state = self.state.read();
             if state.is_clean() && state.released.is_empty() {
-                return;
+                break;
             }
         }
+        self.end_postponing();
     }
 
     fn write_cut(&self, cut: &Cut) -> Result<()> {
@@ -160,7 +179,7 @@ impl Meta {
             self.barrier()?;
             self.storage.write_at(part.offset, &part.bytes)?;
         }
-        if !cut.l2.is_empty() || cut.l1.is_some() {
+        if cut.has_tables() {
             self.barrier()?;
         }
         self.write_slices(&cut.l2)?;

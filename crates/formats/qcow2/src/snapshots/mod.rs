@@ -40,7 +40,8 @@ use std::time::Duration;
 
 use diskimg_core::driver::OpenMode;
 use diskimg_core::{
-    Error, ErrorKind, Image, NewSnapshot, Result, SnapshotInfo, SnapshotKey, Snapshots, errno, to_usize,
+    Error, ErrorKind, Image, NewSnapshot, RangeGuard, Result, SnapshotInfo, SnapshotKey, Snapshots, errno,
+    to_usize,
 };
 use parking_lot::RwLockWriteGuard;
 
@@ -48,7 +49,6 @@ use crate::cursor::check_reach;
 use crate::entry::L1Entry;
 use crate::image::{Qcow2, snapshot_areas};
 use crate::limits::MAX_L1_ENTRIES;
-use crate::meta::Claim;
 use crate::open::read_entries;
 use crate::settings::Overlap;
 use crate::snapshot_table::Snapshot;
@@ -59,7 +59,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 
 /// No change of the image runs while it lives.
 pub(crate) struct Exclusive<'a> {
-    _claim: Claim<'a>,
+    _claim: RangeGuard<'a>,
     _gate: RwLockWriteGuard<'a, ()>,
 }
 
@@ -83,11 +83,12 @@ impl Contents {
         }
     }
 
-    /// Replaces the disk. `swap` works on memory alone.
-    fn replace(&self, swap: impl FnOnce()) {
+    /// Replaces the disk. Readers wait for the end of `swap`.
+    pub(crate) fn replace<T>(&self, swap: impl FnOnce() -> T) -> T {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        swap();
+        let result = swap();
         self.generation.fetch_add(1, Ordering::SeqCst);
+        result
     }
 }
 
@@ -101,7 +102,7 @@ impl Qcow2 {
     pub(crate) fn exclusive(&self) -> Exclusive<'_> {
         loop {
             if let Some(gate) = self.change_gate.try_write_for(PATIENCE) {
-                if let Some(claim) = self.meta.inflight.try_claim_all() {
+                if let Some(claim) = self.meta.inflight.try_lock_all() {
                     return Exclusive { _claim: claim, _gate: gate };
                 }
                 drop(gate);

@@ -1,4 +1,4 @@
-//! [`SliceCache`]: slices of L2 tables or refcount blocks, by host offset, as the bytes that stand on the host.
+//! [`SliceCache`]: slices of tables that are too long to be kept whole, by host offset, as the bytes that stand on the host.
 //!
 //! Pure memory: it never does I/O. A dirty slice, or one that is just being written, is never evicted; a slice is
 //! shared with a running write-back and copied when it changes meanwhile.
@@ -13,6 +13,8 @@ struct Slot {
     data: Arc<Vec<u8>>,
     /// Bytes that differ from the host's.
     dirty: Option<Range<usize>>,
+    /// Where a second copy of it is kept up.
+    mirror: Option<u64>,
     /// Writes of it under way.
     writing: u32,
     /// Used since the eviction hand last passed.
@@ -21,9 +23,11 @@ struct Slot {
 
 /// A part of a slice that has to be written.
 #[derive(Clone, Debug)]
-pub(super) struct DirtySlice {
+pub struct DirtySlice {
     /// Host offset of the slice.
     pub offset: u64,
+    /// Host offset of its second copy, if it has one.
+    pub mirror: Option<u64>,
     /// The whole slice as it was when the cut was made.
     pub data: Arc<Vec<u8>>,
     /// What of it to write.
@@ -32,7 +36,7 @@ pub(super) struct DirtySlice {
 
 /// The cache of one kind of table.
 #[derive(Debug)]
-pub(super) struct SliceCache {
+pub struct SliceCache {
     slots: HashMap<u64, Slot>,
     ring: VecDeque<u64>,
     capacity: usize,
@@ -43,39 +47,59 @@ pub(super) struct SliceCache {
 
 impl SliceCache {
     /// Holds about `capacity` slices; more only while they are dirty.
-    pub(super) fn new(capacity: usize) -> Self {
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
         Self { slots: HashMap::new(), ring: VecDeque::new(), capacity, dirty: 0, generation: 0 }
     }
 
-    pub(super) fn generation(&self) -> u64 {
+    /// Goes with a load: see [`Self::insert_current`].
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
         self.generation
     }
 
     /// True if so much is dirty that a write-back is due.
-    pub(super) fn wants_write_back(&self) -> bool {
+    #[must_use]
+    pub const fn wants_write_back(&self) -> bool {
         self.dirty > self.capacity / 2
     }
 
-    pub(super) fn has_dirty(&self) -> bool {
+    /// True if something has to be written.
+    #[must_use]
+    pub const fn has_dirty(&self) -> bool {
         self.dirty > 0
     }
 
-    pub(super) fn contains(&self, offset: u64) -> bool {
+    /// True if the slice at `offset` is here.
+    #[must_use]
+    pub fn contains(&self, offset: u64) -> bool {
         self.slots.contains_key(&offset)
     }
 
     /// The bytes of the slice at `offset`, if it is here.
-    pub(super) fn get(&self, offset: u64) -> Option<&[u8]> {
+    #[must_use]
+    pub fn get(&self, offset: u64) -> Option<&[u8]> {
         let slot = self.slots.get(&offset)?;
         slot.touched.store(true, Ordering::Relaxed);
         Some(&slot.data)
     }
 
     /// The bytes `part` of the slice at `offset`, to be changed.
-    pub(super) fn get_mut(&mut self, offset: u64, part: Range<usize>) -> Option<&mut [u8]> {
+    pub fn get_mut(&mut self, offset: u64, part: Range<usize>) -> Option<&mut [u8]> {
+        self.get_mirrored(offset, part, None)
+    }
+
+    /// The same for a slice whose second copy is at host offset `mirror`.
+    pub fn get_mirrored(
+        &mut self,
+        offset: u64,
+        part: Range<usize>,
+        mirror: Option<u64>,
+    ) -> Option<&mut [u8]> {
         let slot = self.slots.get_mut(&offset)?;
         slot.touched.store(true, Ordering::Relaxed);
         let bytes = Arc::make_mut(&mut slot.data).get_mut(part.clone())?;
+        slot.mirror = mirror;
         slot.dirty = Some(match slot.dirty.take() {
             Some(old) => old.start.min(part.start)..old.end.max(part.end),
             None => {
@@ -87,14 +111,27 @@ impl SliceCache {
     }
 
     /// Puts in what was loaded from the host, unless it is here already.
-    pub(super) fn insert_loaded(&mut self, offset: u64, data: Vec<u8>) {
+    pub fn insert_loaded(&mut self, offset: u64, data: Vec<u8>) {
         if !self.slots.contains_key(&offset) {
             self.insert(offset, data, None);
         }
     }
 
+    /// Puts in what was loaded since [`Self::generation`] was `generation`, and makes room for it. False: something went
+    /// meanwhile, and could have been this slice, changed and written in between: what was loaded must not be trusted.
+    pub fn insert_current(&mut self, offset: u64, data: Vec<u8>, generation: u64) -> bool {
+        if !self.slots.contains_key(&offset) {
+            if self.generation != generation {
+                return false;
+            }
+            self.insert(offset, data, None);
+            self.evict();
+        }
+        true
+    }
+
     /// Puts in a new slice that the host does not have yet.
-    pub(super) fn insert_new(&mut self, offset: u64, data: Vec<u8>) {
+    pub fn insert_new(&mut self, offset: u64, data: Vec<u8>) {
         self.drop_slice(offset);
         let all = 0..data.len();
         self.dirty += 1;
@@ -103,12 +140,13 @@ impl SliceCache {
 
     fn insert(&mut self, offset: u64, data: Vec<u8>, dirty: Option<Range<usize>>) {
         let touched = AtomicBool::new(true);
-        self.slots.insert(offset, Slot { data: Arc::new(data), dirty, writing: 0, touched });
+        let data = Arc::new(data);
+        self.slots.insert(offset, Slot { data, dirty, mirror: None, writing: 0, touched });
         self.ring.push_back(offset);
     }
 
     /// Forgets a slice whose table was freed.
-    pub(super) fn drop_slice(&mut self, offset: u64) {
+    pub fn drop_slice(&mut self, offset: u64) {
         if let Some(slot) = self.slots.remove(&offset) {
             self.generation += 1;
             self.dirty -= usize::from(slot.dirty.is_some());
@@ -116,8 +154,17 @@ impl SliceCache {
         }
     }
 
+    /// Forgets a slice that was changed on the host, unless it was changed here as well.
+    pub fn forget_clean(&mut self, offset: u64) {
+        if self.slots.get(&offset).is_some_and(|slot| slot.dirty.is_none() && slot.writing == 0) {
+            self.slots.remove(&offset);
+            self.ring.retain(|known| *known != offset);
+        }
+        self.generation += 1;
+    }
+
     /// Forgets everything: the host was changed by others.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.slots.clear();
         self.ring.clear();
         self.dirty = 0;
@@ -125,7 +172,7 @@ impl SliceCache {
     }
 
     /// Evicts clean slices until the capacity is kept, or only dirty ones are left.
-    pub(super) fn evict(&mut self) {
+    pub fn evict(&mut self) {
         let mut rounds = self.ring.len() * 2;
         while self.slots.len() > self.capacity && rounds > 0 {
             rounds -= 1;
@@ -143,12 +190,13 @@ impl SliceCache {
 
     /// Everything dirty, in the order of the host; it counts as clean from now on unless [`Self::written`] says that
     /// writing failed.
-    pub(super) fn take_dirty(&mut self) -> Vec<DirtySlice> {
+    pub fn take_dirty(&mut self) -> Vec<DirtySlice> {
         let mut cut = Vec::with_capacity(self.dirty);
         for (offset, slot) in &mut self.slots {
             if let Some(part) = slot.dirty.take() {
                 slot.writing += 1;
-                cut.push(DirtySlice { offset: *offset, data: Arc::clone(&slot.data), part });
+                let (data, mirror) = (Arc::clone(&slot.data), slot.mirror);
+                cut.push(DirtySlice { offset: *offset, mirror, data, part });
             }
         }
         self.dirty = 0;
@@ -157,7 +205,7 @@ impl SliceCache {
     }
 
     /// The writing of `cut` has ended; after a failure it is dirty again.
-    pub(super) fn written(&mut self, cut: &[DirtySlice], ok: bool) {
+    pub fn written(&mut self, cut: &[DirtySlice], ok: bool) {
         for slice in cut {
             let Some(slot) = self.slots.get_mut(&slice.offset) else { continue };
             slot.writing = slot.writing.saturating_sub(1);
@@ -212,5 +260,25 @@ mod tests {
         cache.get_mut(0, 0..4).unwrap().fill(2);
         assert_eq!(cut.first().map(|s| s.data.as_slice()), Some([1; 4].as_slice()));
         assert_eq!(cache.get(0), Some([2; 4].as_slice()));
+    }
+
+    #[test]
+    fn a_second_copy_is_told() {
+        let mut cache = SliceCache::new(2);
+        cache.insert_new(10, vec![1; 4]);
+        assert!(cache.get_mirrored(10, 0..1, Some(99)).is_some());
+        assert!(cache.get_mirrored(77, 0..1, None).is_none() && cache.get_mirrored(10, 4..5, None).is_none());
+        assert_eq!(cache.take_dirty().first().and_then(|slice| slice.mirror), Some(99));
+    }
+
+    #[test]
+    fn a_load_from_before_a_change_of_the_host_is_not_kept() {
+        let mut cache = SliceCache::new(2);
+        let generation = cache.generation();
+        cache.forget_clean(5);
+        assert!(!cache.insert_current(5, vec![0; 8], generation) && !cache.contains(5));
+        assert!(cache.insert_current(5, vec![0; 8], cache.generation()));
+        assert!(cache.insert_current(5, vec![1; 8], generation), "it is here");
+        assert_eq!(cache.get(5), Some([0; 8].as_slice()));
     }
 }

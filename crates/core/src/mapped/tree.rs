@@ -1,0 +1,391 @@
+//! [`EntryTree`]: a table of tables, as formats have it whose tables are too long to be kept whole: each entry of the
+//! root table is the host offset of a leaf table, or 0. Both are read in slices; memory is bounded.
+//!
+//! A lookup that misses loads the slice without a lock and is repeated: there is no I/O under the lock.
+//!
+//! What changes is written as a cut with a barrier in between, `leaf tables │ root table`, so that the root never refers
+//! to a table whose entries are not there.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{Cut, TableWrite};
+use crate::device::BlockDevice;
+use crate::error::{Error, Result};
+use crate::range::{ByteRange, to_usize};
+use crate::read::read_zero_padded;
+use crate::slice_cache::{DirtySlice, SliceCache};
+
+/// Bytes of an entry.
+const ENTRY: u64 = 8;
+/// Bytes of a slice. A whole number of them, or one that is shorter, makes a leaf table.
+const SLICE: u64 = 64 << 10;
+/// Bytes of slices that are kept; more only while they are dirty.
+const KEPT: u64 = 8 << 20;
+
+/// Byte order of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// The lowest byte first.
+    Little,
+    /// The highest byte first.
+    Big,
+}
+
+impl ByteOrder {
+    const fn get(self, bytes: [u8; 8]) -> u64 {
+        match self {
+            Self::Little => u64::from_le_bytes(bytes),
+            Self::Big => u64::from_be_bytes(bytes),
+        }
+    }
+
+    const fn put(self, value: u64) -> [u8; 8] {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Big => value.to_be_bytes(),
+        }
+    }
+}
+
+/// Where the tables are and how long.
+#[derive(Clone, Copy, Debug)]
+pub struct TreeShape {
+    /// Host offset of the root table.
+    pub root: u64,
+    /// Entries of the root table.
+    pub root_entries: u64,
+    /// Entries of a leaf table, a power of two.
+    pub leaf_entries: u64,
+    /// How entries are stored.
+    pub order: ByteOrder,
+}
+
+/// Slices of one kind of table.
+#[derive(Debug)]
+struct Level {
+    slices: RwLock<SliceCache>,
+    /// What the write-back that is under way has taken.
+    taken: Mutex<Vec<DirtySlice>>,
+}
+
+/// A part of a table: the table's host offset and length in bytes, and the byte that is wanted.
+#[derive(Clone, Copy)]
+struct Spot {
+    table: u64,
+    len: u64,
+    at: u64,
+}
+
+impl Spot {
+    /// Host offset and length of the slice that has the byte, and the place of the byte in it.
+    fn slice(self) -> Result<(u64, u64, u64)> {
+        let within = self.at - self.at % SLICE;
+        let offset = self.table.checked_add(within).ok_or_else(bad_place)?;
+        Ok((offset, SLICE.min(self.len.saturating_sub(within)), self.at - within))
+    }
+}
+
+fn bad_place() -> Error {
+    Error::corrupt("a table lies outside of all files").with_errno(crate::error::errno::EIO)
+}
+
+impl Level {
+    fn new(slice: u64) -> Self {
+        let capacity = to_usize(KEPT / slice.max(1)).max(8);
+        Self { slices: RwLock::new(SliceCache::new(capacity)), taken: Mutex::default() }
+    }
+
+    /// Brings the slice at `offset` in.
+    fn load(&self, io: &dyn BlockDevice, offset: u64, len: u64) -> Result<()> {
+        loop {
+            let generation = self.slices.read().generation();
+            let mut bytes = vec![0; to_usize(len)];
+            read_zero_padded(io, offset, &mut bytes)?;
+            if self.slices.write().insert_current(offset, bytes, generation) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Calls `look` with the bytes from `spot` on to the end of its slice.
+    fn look<T>(&self, io: &dyn BlockDevice, spot: Spot, mut look: impl FnMut(&[u8]) -> T) -> Result<T> {
+        let (offset, len, at) = spot.slice()?;
+        loop {
+            if let Some(slice) = self.slices.read().get(offset) {
+                return Ok(look(slice.get(to_usize(at)..).unwrap_or_default()));
+            }
+            self.load(io, offset, len)?;
+        }
+    }
+
+    /// Changes the bytes from `spot` on, all in one slice.
+    fn change(&self, io: &dyn BlockDevice, spot: Spot, bytes: &[u8]) -> Result<()> {
+        let (offset, len, at) = spot.slice()?;
+        let part = to_usize(at)..to_usize(at).saturating_add(bytes.len());
+        if part.end > to_usize(len) {
+            return Err(bad_place());
+        }
+        loop {
+            if let Some(target) = self.slices.write().get_mut(offset, part.clone()) {
+                target.copy_from_slice(bytes);
+                return Ok(());
+            }
+            self.load(io, offset, len)?;
+        }
+    }
+
+    /// What is dirty, as writes; neighbours in one.
+    fn take(&self) -> Vec<TableWrite> {
+        let dirty = self.slices.write().take_dirty();
+        let mut writes: Vec<TableWrite> = Vec::new();
+        for slice in &dirty {
+            let offset = slice.offset.saturating_add(slice.part.start as u64);
+            let bytes = slice.data.get(slice.part.clone()).unwrap_or_default();
+            match writes.last_mut() {
+                Some(last) if last.offset + last.bytes.len() as u64 == offset => {
+                    last.bytes.extend_from_slice(bytes)
+                }
+                _ => writes.push(TableWrite { offset, bytes: bytes.to_vec() }),
+            }
+        }
+        *self.taken.lock() = dirty;
+        writes
+    }
+
+    fn written(&self, ok: bool) {
+        let taken = std::mem::take(&mut *self.taken.lock());
+        self.slices.write().written(&taken, ok);
+    }
+}
+
+/// The tables of an open image.
+#[derive(Debug)]
+pub struct EntryTree {
+    io: Arc<dyn BlockDevice>,
+    shape: TreeShape,
+    root: Level,
+    leaves: Level,
+}
+
+impl EntryTree {
+    /// The tables in `io`. Nothing is read.
+    #[must_use]
+    pub fn new(io: Arc<dyn BlockDevice>, shape: TreeShape) -> Self {
+        let leaf_len = shape.leaf_entries.saturating_mul(ENTRY);
+        Self { io, shape, root: Level::new(SLICE), leaves: Level::new(SLICE.min(leaf_len)) }
+    }
+
+    /// Where the tables are and how long.
+    #[must_use]
+    pub const fn shape(&self) -> &TreeShape {
+        &self.shape
+    }
+
+    /// The entry of the root table and the index in its leaf table that are `cluster`'s.
+    #[must_use]
+    pub fn place_of(&self, cluster: u64) -> (u64, u64) {
+        (
+            cluster.checked_div(self.shape.leaf_entries).unwrap_or(0),
+            cluster.checked_rem(self.shape.leaf_entries).unwrap_or(0),
+        )
+    }
+
+    fn root_spot(&self, index: u64) -> Option<Spot> {
+        let len = self.shape.root_entries.saturating_mul(ENTRY);
+        (index < self.shape.root_entries).then(|| Spot { table: self.shape.root, len, at: index * ENTRY })
+    }
+
+    fn leaf_spot(&self, table: u64, index: u64) -> Spot {
+        let len = self.shape.leaf_entries.saturating_mul(ENTRY);
+        Spot { table, len, at: index.min(self.shape.leaf_entries).saturating_mul(ENTRY) }
+    }
+
+    /// Entry `index` of the root table; 0 behind its end.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub fn root_entry(&self, index: u64) -> Result<u64> {
+        let Some(spot) = self.root_spot(index) else { return Ok(0) };
+        let entry = self.root.look(&*self.io, spot, |bytes| bytes.first_chunk().copied())?;
+        Ok(self.shape.order.get(entry.unwrap_or_default()))
+    }
+
+    /// Gives `next` entries of the leaf table at host offset `table`, from `index` on, until it says false or a slice ends:
+    /// for the first one it is always called.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub fn leaf_entries(&self, table: u64, index: u64, mut next: impl FnMut(u64) -> bool) -> Result<()> {
+        let order = self.shape.order;
+        self.leaves.look(&*self.io, self.leaf_spot(table, index), |bytes| {
+            for entry in bytes.as_chunks().0 {
+                if !next(order.get(*entry)) {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// Changes entry `index` of the root table, in memory.
+    ///
+    /// # Errors
+    /// The storage's; no such entry.
+    pub fn set_root(&self, index: u64, value: u64) -> Result<()> {
+        let spot = self.root_spot(index).ok_or_else(bad_place)?;
+        self.root.change(&*self.io, spot, &self.shape.order.put(value))
+    }
+
+    /// Changes `count` entries of the leaf table at host offset `table`, from `index` on, in memory; `value` gives each by
+    /// its number from 0 on.
+    ///
+    /// # Errors
+    /// The storage's; entries that the table does not have.
+    pub fn set_leaves(&self, table: u64, index: u64, count: u64, value: impl Fn(u64) -> u64) -> Result<()> {
+        let mut done = 0;
+        while done < count {
+            let spot = self.leaf_spot(table, index.saturating_add(done));
+            let some = ((SLICE - spot.at % SLICE) / ENTRY).min(count - done);
+            let bytes: Vec<u8> =
+                (done..done + some).flat_map(|step| self.shape.order.put(value(step))).collect();
+            self.leaves.change(&*self.io, spot, &bytes)?;
+            done += some;
+        }
+        Ok(())
+    }
+
+    /// Makes a leaf table for root entry `index` in host bytes `place`: `fresh` ones lie behind all that the file had when
+    /// it was opened, others are made zeros.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub fn add_leaf(&self, index: u64, place: ByteRange, fresh: bool) -> Result<()> {
+        if !fresh {
+            let device = crate::front::Device::new(Arc::clone(&self.io));
+            device.write_zeroes(place, crate::device::ZeroMode::MayUnmap)?;
+        }
+        crate::extend::extend_to(&self.io, place.end())?;
+        self.set_root(index, place.start)
+    }
+
+    /// True if so much is dirty that a write-back is due.
+    #[must_use]
+    pub fn wants_write_back(&self) -> bool {
+        self.leaves.slices.read().wants_write_back() || self.root.slices.read().wants_write_back()
+    }
+
+    /// What is dirty. It stays in memory until [`Self::written`] is called.
+    #[must_use]
+    pub fn take_dirty(&self) -> Cut {
+        // The leaves last: no entry of the root table is taken whose leaf table was changed before it and is not.
+        let root = self.root.take();
+        let leaves = self.leaves.take();
+        [leaves, root].into_iter().filter(|writes| !writes.is_empty()).collect()
+    }
+
+    /// The writing of what was taken has ended; if badly, it is dirty again.
+    pub fn written(&self, ok: bool) {
+        self.leaves.written(ok);
+        self.root.written(ok);
+    }
+
+    /// Forgets everything: the host was changed. Nothing may be dirty.
+    pub fn clear(&self) {
+        self.leaves.slices.write().clear();
+        self.root.slices.write().clear();
+    }
+
+    /// Calls `each` with the entries of the table of `count` entries at host offset `table` that are not 0, by index.
+    /// Reads without keeping, and leaves out what the storage knows to be zeros.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub fn scan(&self, table: u64, count: u64, mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
+        let end = table.checked_add(count.saturating_mul(ENTRY)).ok_or_else(bad_place)?;
+        let mut at = table;
+        loop {
+            // What lies behind the end of the file is zeros.
+            let rest = ByteRange::from_bounds(at, end.min(self.io.len()));
+            if rest.is_empty() {
+                return Ok(());
+            }
+            let extent = self.io.extent_at(rest)?;
+            // Holes of the host end at blocks; entries need not.
+            let hole = if extent.is_zero() { extent.len / ENTRY * ENTRY } else { 0 };
+            if hole > 0 {
+                at += hole;
+                continue;
+            }
+            let mut bytes = vec![0; to_usize((end - at).min(SLICE))];
+            read_zero_padded(&*self.io, at, &mut bytes)?;
+            for (step, entry) in (0..).zip(bytes.as_chunks().0) {
+                let value = self.shape.order.get(*entry);
+                if value != 0 {
+                    each((at - table) / ENTRY + step, value)?;
+                }
+            }
+            at += (bytes.len() as u64).max(ENTRY);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::MemDevice;
+
+    fn tree(memory: &Arc<MemDevice>) -> EntryTree {
+        let shape = TreeShape { root: 48, root_entries: 5, leaf_entries: 16_384, order: ByteOrder::Big };
+        EntryTree::new(Arc::clone(memory) as _, shape)
+    }
+
+    fn write(memory: &MemDevice, cut: Cut) -> usize {
+        let writes: Vec<TableWrite> = cut.into_iter().flatten().collect();
+        writes.iter().for_each(|write| memory.write_at(write.offset, &write.bytes).unwrap());
+        writes.len()
+    }
+
+    #[test]
+    fn entries_are_kept_and_written() {
+        let memory = Arc::new(MemDevice::new(0));
+        let tree = tree(&memory);
+        assert_eq!((tree.place_of(16_385), tree.root_entry(1).unwrap()), ((1, 1), 0));
+        tree.add_leaf(1, ByteRange::new(4096, 131_072), true).unwrap();
+        tree.set_leaves(4096, 8190, 5, |step| 100 + step).unwrap();
+        let mut found = Vec::new();
+        for start in [8190, 8192] {
+            tree.leaf_entries(4096, start, |entry| {
+                found.push(entry);
+                entry != 0
+            })
+            .unwrap();
+        }
+        assert_eq!(found, [100, 101, 102, 103, 104, 0]);
+        let cut = tree.take_dirty();
+        assert_eq!(cut.len(), 2);
+        tree.written(false);
+        let cut = tree.take_dirty();
+        assert_eq!(write(&memory, cut), 2);
+        tree.written(true);
+        assert!(tree.take_dirty().is_empty());
+        tree.clear();
+        assert_eq!(tree.root_entry(1).unwrap(), 4096);
+        let mut seen = Vec::new();
+        let each = |index, value| {
+            seen.push((index, value));
+            Ok(())
+        };
+        tree.scan(4096, 16_384, each).unwrap();
+        assert_eq!(seen, [(8190, 100), (8191, 101), (8192, 102), (8193, 103), (8194, 104)]);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_refused() {
+        let memory = Arc::new(MemDevice::new(100));
+        let tree = tree(&memory);
+        assert!(tree.set_root(5, 1).is_err() && tree.set_leaves(4096, 16_384, 1, |_| 1).is_err());
+        assert!(tree.leaf_entries(u64::MAX - 8, 16_000, |_| true).is_err());
+        assert_eq!(tree.root_entry(77).unwrap(), 0);
+    }
+}

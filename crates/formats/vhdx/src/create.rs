@@ -1,0 +1,205 @@
+//! Creating images: log, block allocation table and metadata one after the other from 1 MiB on, then the blocks.
+
+use diskimg_core::driver::CreateContext;
+use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
+use diskimg_core::{BlockDevice, ByteRange, Error, Prealloc, Result, align_up, to_usize};
+use uuid::Uuid;
+
+use crate::bat::{Entry, Geometry, NOT_PRESENT, ZERO};
+use crate::header::{HEADER_OFFSETS, Header, SIGNATURE};
+use crate::limits::{LOG_SECTOR, MAX_BLOCK, MAX_DISK, MAX_LOG, MIB};
+use crate::metadata::Metadata;
+use crate::region::{Regions, TABLE_OFFSETS};
+
+const SIZE: &str = "size";
+const LOG_SIZE: &str = "log_size";
+const BLOCK_SIZE: &str = "block_size";
+const SUBFORMAT: &str = "subformat";
+const BLOCK_STATE_ZERO: &str = "block_state_zero";
+
+const fn option(
+    name: &'static str,
+    kind: OptKind,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> OptSpec {
+    OptSpec { name, kind, help, default, usage: OptUse::CREATE }
+}
+
+/// The create options.
+pub(crate) const OPTIONS: &[OptSpec] = &[
+    option(SIZE, OptKind::Size, None, "Virtual disk size; max of 64TB."),
+    option(LOG_SIZE, OptKind::Size, Some("1048576"), "Log size; min 1MB."),
+    option(
+        BLOCK_SIZE,
+        OptKind::Size,
+        Some("0"),
+        "Block Size; min 1MB, max 256MB. 0 means auto-calculate based on image size.",
+    ),
+    option(
+        SUBFORMAT,
+        OptKind::Str,
+        None,
+        "VHDX format type, can be either 'dynamic' or 'fixed'. Default is 'dynamic'.",
+    ),
+    option(
+        BLOCK_STATE_ZERO,
+        OptKind::Bool,
+        None,
+        "Force use of payload blocks of type 'ZERO'. Non-standard, but default.  Do not set to 'off' when using \
+         'qemu-img convert' with subformat=dynamic.",
+    ),
+];
+
+/// Who made the file: diagnostic only.
+const CREATOR: &str = "diskimg";
+/// Sectors of new disks, in bytes.
+const SECTOR: u64 = 512;
+/// Bytes of the metadata region.
+const METADATA_LEN: u64 = MIB;
+/// Bytes between the block allocation table and the first block: the metadata region and a reserve.
+const BEFORE_BLOCKS: u64 = 5 * MIB;
+/// How much of the table is made and written at a time, in bytes.
+const STEP: u64 = 1 << 20;
+/// Bytes of a block, by the greatest size of the disk.
+const BLOCK_SIZES: [(u64, u64); 3] = [(1 << 30, 8 * MIB), (100 << 30, 16 * MIB), (32 << 40, 32 * MIB)];
+/// For still larger disks.
+const LARGEST_AUTO: u64 = 64 * MIB;
+
+/// What was asked for, checked.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    geometry: Geometry,
+    log_len: u32,
+    fixed: bool,
+    /// What entries of blocks are that have no place.
+    vacant: Entry,
+}
+
+impl Plan {
+    fn new(options: &ParsedOptions) -> Result<Self> {
+        let number = |name| options.get_number(name).unwrap_or(0);
+        let fixed = match options.get_str(SUBFORMAT).as_deref() {
+            None | Some("dynamic") => false,
+            Some("fixed") => true,
+            Some(other) => {
+                let text = format!("Parameter '{SUBFORMAT}' does not accept value '{other}'");
+                return Err(Error::invalid(text));
+            }
+        };
+        let too_large = || Error::invalid("Image size too large; max of 64TB");
+        let disk_size = align_up(number(SIZE), SECTOR).filter(|size| *size <= MAX_DISK);
+        let disk_size = disk_size.ok_or_else(too_large)?;
+        let too_long = || Error::invalid("Log size must be smaller than 4 GB");
+        let log_len = align_up(number(LOG_SIZE), MIB).filter(|len| *len <= MAX_LOG).ok_or_else(too_long)?;
+        if log_len == 0 {
+            return Err(Error::invalid("Log size must be a multiple of 1 MB"));
+        }
+        let block_size = match align_up(number(BLOCK_SIZE), MIB).unwrap_or(MAX_BLOCK) {
+            0 => auto_block_size(disk_size),
+            size => size.min(MAX_BLOCK),
+        };
+        if !block_size.is_power_of_two() {
+            return Err(Error::invalid("Block size must be a power of two"));
+        }
+        let zero = options.get(BLOCK_STATE_ZERO).is_none() || options.get_bool(BLOCK_STATE_ZERO);
+        Ok(Self {
+            geometry: Geometry { disk_size, block_size, sector_size: SECTOR, has_parent: false },
+            log_len: u32::try_from(log_len).map_err(|_| too_long())?,
+            fixed,
+            vacant: if zero { ZERO } else { NOT_PRESENT },
+        })
+    }
+
+    fn regions(&self) -> Regions {
+        let len = (self.geometry.entries() * 8).next_multiple_of(MIB).max(MIB);
+        let bat = ByteRange::new(MIB + u64::from(self.log_len), len);
+        Regions { bat, metadata: ByteRange::new(bat.end(), METADATA_LEN) }
+    }
+
+    /// File offset of the first block.
+    fn blocks_start(&self) -> u64 {
+        self.regions().bat.end() + BEFORE_BLOCKS
+    }
+
+    fn entry(&self, index: u64) -> Entry {
+        match self.geometry.block_of(index) {
+            Some(block) if block >= self.geometry.blocks() => NOT_PRESENT,
+            Some(block) if self.fixed => {
+                Entry::present(self.blocks_start() + block * self.geometry.block_size)
+            }
+            Some(_) => self.vacant,
+            None => NOT_PRESENT,
+        }
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata {
+            block_size: self.geometry.block_size,
+            leave_allocated: self.fixed,
+            disk_size: self.geometry.disk_size,
+            page_83: Uuid::new_v4(),
+            sector_size: 512,
+            physical_sector_size: 512,
+            locator: None,
+        }
+    }
+}
+
+fn auto_block_size(disk_size: u64) -> u64 {
+    BLOCK_SIZES.iter().find(|(most, _)| disk_size <= *most).map_or(LARGEST_AUTO, |(_, size)| *size)
+}
+
+/// Checks what can be checked before a file is touched.
+pub(crate) fn validate(options: &ParsedOptions) -> Result<()> {
+    let mode = options.get_str("preallocation").unwrap_or_default();
+    if Prealloc::from_name(&mode) == Some(Prealloc::Metadata) {
+        return Err(Error::unsupported(format!("Unsupported preallocation mode: {mode}")));
+    }
+    Plan::new(options).map(|_| ())
+}
+
+/// Makes the image in an empty storage. The file identifier comes last, so that a file is an image when it is whole.
+pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
+    let plan = Plan::new(context.options)?;
+    let storage = &*context.storage;
+    let regions = plan.regions();
+    let end = plan.blocks_start() + if plan.fixed { plan.geometry.disk_size } else { 0 };
+    storage.set_len(end, Prealloc::Off)?;
+    write_bat(storage, &plan)?;
+    storage.write_at(regions.metadata.start, &plan.metadata().encode())?;
+    for offset in TABLE_OFFSETS {
+        storage.write_at(offset, &regions.encode())?;
+    }
+    let (sequence, _) = Uuid::new_v4().as_u64_pair();
+    let mut header = Header::new(sequence >> 32, plan.log_len);
+    for offset in HEADER_OFFSETS {
+        storage.write_at(offset, &header.encode())?;
+        header.sequence += 1;
+    }
+    storage.flush()?;
+    let mut identifier = SIGNATURE.to_vec();
+    identifier.extend(CREATOR.encode_utf16().flat_map(u16::to_le_bytes));
+    storage.write_at(0, &identifier)?;
+    storage.flush()
+}
+
+fn write_bat(storage: &dyn BlockDevice, plan: &Plan) -> Result<()> {
+    let (start, entries) = (plan.regions().bat.start, plan.geometry.entries());
+    if !plan.fixed && plan.vacant == NOT_PRESENT {
+        return Ok(());
+    }
+    let len = (entries * 8).next_multiple_of(LOG_SECTOR);
+    let mut at = 0;
+    while at < len {
+        let part = STEP.min(len - at);
+        let mut bytes = Vec::with_capacity(to_usize(part));
+        for index in at / 8..(at + part) / 8 {
+            let entry = if index < entries { plan.entry(index) } else { NOT_PRESENT };
+            bytes.extend(entry.0.to_le_bytes());
+        }
+        storage.write_at(start + at, &bytes)?;
+        at += part;
+    }
+    Ok(())
+}
