@@ -1,5 +1,6 @@
 //! Formats besides raw, qcow2 and luks: one table for all of them. A format says which kinds of images there are, what
 //! is created and what is refused; every command is then run on every kind.
+#![allow(clippy::indexing_slicing)]
 
 use crate::support::case::{Case, Files, Fixture};
 use crate::support::suite::{group, patched};
