@@ -76,7 +76,8 @@ pub trait Snapshots {
     fn snapshots(&self) -> Vec<SnapshotInfo>;
 
     /// Keeps the disk as it is, and the first `vm_state_size` bytes of the state area, which is empty afterwards.
-    /// What was flushed before stays, also over a power cut; the call is durable when it returns.
+    /// What was flushed before stays, also over a power cut; the call is durable when it returns. After an error of the
+    /// host the snapshot may be there nevertheless: [`snapshots`](Self::snapshots) tells.
     ///
     /// # Errors
     /// `ReadOnly`; `Unsupported` where the image can't have snapshots; `Limit`; the host's.

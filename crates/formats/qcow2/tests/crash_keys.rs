@@ -1,7 +1,8 @@
 //! A power cut at any write of a change of key slots leaves an image that opens with a password that it had or shall
 //! have, with all its data: every prefix of the writes, and sampled sets of those since the last barrier. Passwords
 //! that a change leaves alone always open, and what it took away no longer does once it is done.
-//! `DISKIMG_CRASH_SAMPLES` asks for another number of samples per image.
+//! `DISKIMG_CRASH_SAMPLES` asks for another number of samples per image. The same where a request fails; every so-manieth
+//! does (`DISKIMG_FAULT_STEP`; 1: each).
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::{BTreeSet, HashSet};
@@ -10,11 +11,12 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use diskimg_core::options::{OptUse, ParsedOptions};
-use diskimg_core::{AmendInput, BlockDevice, ByteRange, MemDevice, Repair, Task, ZeroMode};
+use diskimg_core::{AmendInput, BlockDevice, ByteRange, MemDevice, Repair, Result, Task, ZeroMode, errno};
 use diskimg_qcow2::DRIVER;
 use diskimg_testkit::crash::{self, CrashReport};
 use diskimg_testkit::{
-    CrashState, FormatSubject, MemOpener, Op, Oracle, Recorder, Sampling, Subject, panics, suite,
+    CrashState, FaultDevice, FaultKinds, FaultPlan, FaultSpec, FormatSubject, MemOpener, Op, Oracle,
+    Recorder, Sampling, Subject, panics, suite,
 };
 
 /// Bytes of the disks.
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         tests.push(suite::plain(format!("key slots {}", options.join(",")), move || {
             explore(options, number as u64);
         }));
+        tests.push(suite::plain(format!("failing requests {}", options.join(",")), move || faults(options)));
     }
     let code = suite::run(tests);
     if let Some(total) = *TOTAL.lock().unwrap() {
@@ -85,6 +88,11 @@ fn main() -> ExitCode {
 
 fn samples() -> usize {
     std::env::var("DISKIMG_CRASH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
+}
+
+/// Every so-manieth request is made to fail.
+fn fault_step() -> usize {
+    std::env::var("DISKIMG_FAULT_STEP").ok().and_then(|text| text.parse().ok()).unwrap_or(14)
 }
 
 fn subject(options: &[&'static str], password: &str) -> FormatSubject {
@@ -105,13 +113,65 @@ fn contents() -> Vec<Op> {
 }
 
 fn change(options: &[&'static str], disks: &[Arc<dyn BlockDevice>], step: &Step) {
-    let opened = subject(options, step.by).open(disks, true).unwrap();
+    try_change(options, disks, step).unwrap_or_else(|error| panic!("{}: {error:?}", step.change));
+}
+
+fn try_change(options: &[&'static str], disks: &[Arc<dyn BlockDevice>], step: &Step) -> Result<()> {
+    let opened = subject(options, step.by).open(disks, true)?;
     let mut parsed = ParsedOptions::for_usage(&[DRIVER.options], OptUse::AMEND);
     parsed.parse(step.change).unwrap();
     let opener = MemOpener::default();
     let input = AmendInput { options: &parsed, force: step.force, opener: &opener, task: Task::quiet() };
-    let amended = opened.layers[0].as_amend().unwrap().amend(&input);
-    amended.unwrap_or_else(|error| panic!("{}: {error:?}", step.change));
+    opened.layers[0].as_amend().unwrap().amend(&input)
+}
+
+/// Each request fails in turn, at each step: as after a crash, a password that it had or shall have opens the image.
+fn faults(options: &[&'static str]) {
+    let (mut disks, bytes) = crash::prepared(&subject(options, "a"), &contents());
+    let once = FaultSpec::once(FaultKinds::CHANGES, 0);
+    let full = FaultKinds::WRITE | FaultKinds::SET_LEN;
+    let specs = [
+        once,
+        FaultSpec { torn: true, kinds: FaultKinds::WRITE, ..once },
+        FaultSpec { errno: errno::ENOSPC, times: u64::MAX, kinds: full, ..once },
+        FaultSpec::once(FaultKinds::READ, 0),
+    ];
+    let mut injected = 0;
+    for (number, step) in STEPS.iter().enumerate() {
+        for spec in specs {
+            for nth in (number % fault_step()..).step_by(fault_step()) {
+                let plan = FaultPlan::new(FaultSpec { nth: nth as u64, ..spec });
+                let memory: Vec<Arc<MemDevice>> =
+                    disks.iter().map(|bytes| Arc::new(MemDevice::from(bytes.clone()))).collect();
+                let failing: Vec<Arc<dyn BlockDevice>> = memory
+                    .iter()
+                    .map(|device| Arc::new(FaultDevice::new(Arc::clone(device) as _, Arc::clone(&plan))) as _)
+                    .collect();
+                let result = try_change(options, &failing, step);
+                let left: Vec<Vec<u8>> = memory.iter().map(|device| device.to_vec()).collect();
+                let done = number + usize::from(result.is_ok());
+                if let Some(text) = panics(|| judge(options, &left, done, &bytes, None)) {
+                    panic!("{options:?}: {}: {spec:?}, {nth}: {result:?}: {text}", step.change);
+                }
+                if plan.injected() == 0 {
+                    assert!(result.is_ok(), "{}: {result:?}", step.change);
+                    break;
+                }
+                injected += plan.injected();
+            }
+        }
+        let memory: Vec<Arc<dyn BlockDevice>> =
+            disks.iter().map(|bytes| Arc::new(MemDevice::from(bytes.clone())) as _).collect();
+        change(options, &memory, step);
+        disks = memory.iter().map(|device| whole(&**device)).collect();
+    }
+    println!("{options:?}: {injected} failures");
+}
+
+fn whole(device: &dyn BlockDevice) -> Vec<u8> {
+    let mut bytes = vec![0; diskimg_core::to_usize(device.len())];
+    device.read_at(0, &mut bytes).unwrap();
+    bytes
 }
 
 fn explore(options: &[&'static str], seed: u64) {
