@@ -31,6 +31,8 @@ mod dd;
 mod encrypt;
 #[path = "diff_matrix/fixtures.rs"]
 mod fixtures;
+#[path = "diff_matrix/formats.rs"]
+mod formats;
 #[path = "diff_matrix/info.rs"]
 mod info;
 #[path = "diff_matrix/layout.rs"]
@@ -76,6 +78,7 @@ fn main() -> std::process::ExitCode {
         create::cases(),
         dd::cases(),
         encrypt::cases(),
+        formats::cases(),
         info::cases(),
         locks::cases(),
         luks::cases(),
