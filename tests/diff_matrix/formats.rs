@@ -126,12 +126,7 @@ const FORMATS: &[Format] = &[
     Format {
         name: "qed",
         kinds: &["", "cluster_size=4k,table_size=2", "cluster_size=1M,table_size=16"],
-        taken: &[
-            "table_size=1",
-            "table_size=16",
-            "cluster_size=4k,table_size=8",
-            "preallocation=full",
-        ],
+        taken: &["table_size=1", "table_size=16", "cluster_size=4k,table_size=8", "preallocation=full"],
         refused: &[
             "cluster_size=0",
             "cluster_size=2k",
@@ -225,7 +220,7 @@ const FORMATS: &[Format] = &[
             "check -f qcow -r leaks %",
             "create --object secret,id=s,data=pw -f qcow -o encrypt.format=aes,encrypt.key-secret=s e.qcow 1M && info e.qcow && map e.qcow",
             "create --object secret,id=s,data=pw -f qcow -o encryption=on,encrypt.key-secret=s e.qcow 1M && info --output=json e.qcow",
-            "create --object secret,id=s,data=pw -f qcow -o encrypt.format=luks,encrypt.key-secret=s e.qcow 1M",
+            "create --object secret,id=s,data=pw -f qcow -o encrypt.format=luks,encrypt.key-secret=s n.qcow 1M",
             "create --object secret,id=s,data=pw -f qcow -o encrypt.format=aes,encryption=on,encrypt.key-secret=s e.qcow 1M",
             "convert --object secret,id=s,data=pw -f raw -O qcow -o encrypt.format=aes,encrypt.key-secret=s s.raw out.qcow && map --output=json --object secret,id=s,data=pw --image-opts driver=qcow,encrypt.key-secret=s,file.filename=out.qcow && convert --object secret,id=s,data=pw --image-opts driver=qcow,encrypt.format=aes,encrypt.key-secret=s,file.filename=out.qcow -O raw out.raw",
             "convert -c --object secret,id=s,data=pw -f raw -O qcow -o encrypt.format=aes,encrypt.key-secret=s s.raw out.qcow",
@@ -400,7 +395,7 @@ fn compared(case: Case, format: &str) -> Case {
         (_, true) => Files::Images,
         _ => Files::Drawn,
     };
-    if case.name.contains(": create") { case.files(files).leftovers() } else { case.files(files) }
+    if case.name.contains(": create ") { case.files(files).leftovers() } else { case.files(files) }
 }
 
 /// An image `kN` of each kind, with data that the oracle wrote in place, and raw files.
