@@ -29,6 +29,8 @@ mod create;
 mod dd;
 #[path = "diff_matrix/encrypt.rs"]
 mod encrypt;
+#[path = "diff_matrix/filters.rs"]
+mod filters;
 #[path = "diff_matrix/fixtures.rs"]
 mod fixtures;
 #[path = "diff_matrix/formats.rs"]
@@ -79,6 +81,7 @@ fn main() -> std::process::ExitCode {
         dd::cases(),
         encrypt::cases(),
         formats::cases(),
+        filters::cases(),
         info::cases(),
         locks::cases(),
         luks::cases(),
