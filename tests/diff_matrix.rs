@@ -35,6 +35,8 @@ mod filters;
 mod fixtures;
 #[path = "diff_matrix/formats.rs"]
 mod formats;
+#[path = "diff_matrix/holes.rs"]
+mod holes;
 #[path = "diff_matrix/info.rs"]
 mod info;
 #[path = "diff_matrix/layout.rs"]
@@ -81,6 +83,7 @@ fn main() -> std::process::ExitCode {
         dd::cases(),
         encrypt::cases(),
         formats::cases(),
+        holes::cases(),
         filters::cases(),
         info::cases(),
         locks::cases(),
