@@ -7,9 +7,7 @@ use diskimg_core::driver::{CreateContext, OpenMode};
 use diskimg_core::opener::NoReferences;
 use diskimg_core::{BlockDevice, ByteRange, MemDevice, Result};
 use diskimg_testkit::crash::{self, Scenario};
-use diskimg_testkit::{
-    FormatSubject, MemOpener, Op, OpMix, OverlaySubject, Sampling, Session, Subject, open_image,
-};
+use diskimg_testkit::{FormatSubject, MemOpener, Op, OpMix, OverlaySubject, Sampling, Session, open_image};
 use diskimg_vhd::DRIVER;
 
 const MIB: u64 = 1 << 20;
