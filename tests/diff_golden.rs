@@ -134,8 +134,8 @@ fn golden(name: &str) -> Result<String, String> {
     std::fs::read_to_string(file(name)).map_err(|e| format!("golden/{name}.txt: {e}"))
 }
 
-/// Without whose build it is (what follows the version in brackets, and the line with the copyright), without the
-/// commands that are still to come, and without the list of formats and what follows it: they say what a build has
+/// Without whose build it is (what follows the version in brackets, and the line with the copyright), and without the
+/// list of formats and what follows it: they say what a build has
 /// and where to report its bugs.
 fn comparable(page: &str) -> String {
     let mut in_formats = false;

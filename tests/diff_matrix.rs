@@ -29,10 +29,14 @@ mod create;
 mod dd;
 #[path = "diff_matrix/encrypt.rs"]
 mod encrypt;
+#[path = "diff_matrix/filters.rs"]
+mod filters;
 #[path = "diff_matrix/fixtures.rs"]
 mod fixtures;
 #[path = "diff_matrix/formats.rs"]
 mod formats;
+#[path = "diff_matrix/holes.rs"]
+mod holes;
 #[path = "diff_matrix/info.rs"]
 mod info;
 #[path = "diff_matrix/layout.rs"]
@@ -79,6 +83,8 @@ fn main() -> std::process::ExitCode {
         dd::cases(),
         encrypt::cases(),
         formats::cases(),
+        holes::cases(),
+        filters::cases(),
         info::cases(),
         locks::cases(),
         luks::cases(),

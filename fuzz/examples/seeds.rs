@@ -71,6 +71,7 @@ fn main() -> std::io::Result<()> {
     for seed in 0..40_u64 {
         let mut rng = diskimg_testkit::Rng::new(seed);
         let bytes: Vec<u8> = (0..200 + seed * 20).map(|_| rng.next_u64().to_le_bytes()[0]).collect();
+        put(corpus, "acts_qcow2", usize::try_from(seed).unwrap_or(0), &bytes)?;
         put(corpus, "ops_qcow2", usize::try_from(seed).unwrap_or(0), &bytes)?;
         for (name, ..) in IMAGES {
             put(corpus, &format!("ops_{name}"), usize::try_from(seed).unwrap_or(0), &bytes)?;

@@ -1,5 +1,6 @@
 //! What the fuzz targets and the generator of their first inputs share: the geometries of `ops_qcow2`.
 
+pub mod acts;
 pub mod vhdx;
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -60,7 +61,7 @@ fn range(u: &mut Unstructured<'_>, size: u64) -> arbitrary::Result<ByteRange> {
     Ok(ByteRange::new(start, len))
 }
 
-fn op(u: &mut Unstructured<'_>, size: u64) -> arbitrary::Result<Op> {
+pub(crate) fn op(u: &mut Unstructured<'_>, size: u64) -> arbitrary::Result<Op> {
     let seed = u64::from(u.arbitrary::<u8>()?);
     Ok(match u.int_in_range(0..=11_u8)? {
         0..=2 => Op::Write(range(u, size)?, seed),

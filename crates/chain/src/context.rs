@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use diskimg_core::driver::Notices;
+use diskimg_core::filter::Objects;
 use diskimg_core::opener::{Gate, Opener};
 use diskimg_core::{Registry, Secrets};
 
@@ -22,13 +23,21 @@ pub struct Context {
     pub notices: Notices,
     /// Passwords and keys that options name.
     pub secrets: Arc<Secrets>,
+    /// Other objects that options name.
+    pub objects: Arc<Objects>,
 }
 
 impl Context {
     /// The drivers of `registry`, every reference admitted (as qemu-img does), notices dropped, no secrets.
     #[must_use]
     pub fn new(registry: Registry) -> Self {
-        Self { registry, gate: Arc::new(Permissive), notices: Notices::default(), secrets: Arc::default() }
+        Self {
+            registry,
+            gate: Arc::new(Permissive),
+            notices: Notices::default(),
+            secrets: Arc::default(),
+            objects: Arc::default(),
+        }
     }
 
     /// The same with another gate.
@@ -55,6 +64,13 @@ impl Context {
     #[must_use]
     pub fn with_secrets(mut self, secrets: Secrets) -> Self {
         self.secrets = Arc::new(secrets);
+        self
+    }
+
+    /// The same with `objects`.
+    #[must_use]
+    pub fn with_objects(mut self, objects: Objects) -> Self {
+        self.objects = Arc::new(objects);
         self
     }
 }

@@ -26,8 +26,13 @@ impl NewFile {
     /// The file of that name; nothing is touched yet.
     ///
     /// # Errors
-    /// `Unknown protocol 'x'` (also for `json:`).
+    /// `Unknown protocol 'x'` (also for `json:`); `Unsupported` for a filter's name.
     pub fn locate(ctx: &Context, name: &str) -> Result<Self> {
+        if let Some((filter, _)) = ctx.registry.filter_of_name(name) {
+            let name = filter.node.name;
+            let text = format!("Protocol driver '{name}' does not support image creation");
+            return Err(Error::unsupported(text));
+        }
         let (protocol, path) = parse_protocol(&ctx.registry, name)?;
         Ok(Self { ctx: ctx.clone(), name: name.to_owned(), protocol, path, lock: LockSpec::CREATE })
     }

@@ -24,6 +24,7 @@
 
 mod context;
 pub mod create;
+mod filter;
 pub mod gate;
 mod generic;
 mod growing;
@@ -40,6 +41,7 @@ pub mod spec;
 mod stack;
 mod storage;
 mod walk;
+mod watched;
 
 pub use context::Context;
 pub use create::NewFile;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use diskimg_core::filter::Opened;
 use diskimg_core::options::{RuntimeValue, parse_bool};
 use diskimg_core::{
     BlockDevice, ByteRange, Description, Device, Error, Extent, ExtentFlags, HostRef, Image, Limits,
@@ -18,6 +19,7 @@ use crate::shown::Shown;
 use crate::spec::SpecKind;
 use crate::stack::{Stack, StackOptions};
 use crate::walk::Walk;
+use crate::watched::Watched;
 use crate::{Context, ImageSpec, OpenOptions};
 
 /// An open image with what is below it. Clones are cheap and share it.
@@ -50,6 +52,12 @@ pub struct NodeParts {
     pub(crate) holder: Option<String>,
     /// The image in which this one is stored, where that is not a plain file: a format inside a format.
     pub inside: Option<Node>,
+    /// The nodes below a filter, by role; none for an image.
+    pub children: Vec<(String, Node)>,
+    /// It is a filter whose only child answers for what is stored where.
+    pub transparent: bool,
+    /// A filter below it that is told of the user's requests.
+    pub(crate) watched: Option<Opened>,
     /// How it is used.
     pub mode: NodeMode,
     /// How it was opened, to do it again; `None` for images that were not opened through a registry.
@@ -75,7 +83,21 @@ impl NodeParts {
         let mode = NodeMode { read_only: image.is_read_only(), ..NodeMode::default() };
         let shown = Shown { plain: Some(filename.to_owned()), options: Vec::new() };
         let (filename, guessed, holder, inside) = (filename.to_owned(), false, None, None);
-        Self { image, shown, filename, format, guessed, holder, inside, mode, request: None }
+        let (children, transparent, watched, request) = (Vec::new(), false, None, None);
+        Self {
+            image,
+            shown,
+            filename,
+            format,
+            guessed,
+            holder,
+            inside,
+            children,
+            transparent,
+            watched,
+            mode,
+            request,
+        }
     }
 }
 
@@ -135,7 +157,11 @@ impl Node {
         let image: Arc<dyn Image> = Arc::clone(&parts.image);
         let layer = Device::with_mode(as_device(&image), parts.mode.read_only, false);
         let stack = Arc::new(Stack::new(image, below.clone(), parts.mode.stack));
-        let device = Device::with_mode(stack, parts.mode.read_only, parts.mode.write_through);
+        let disk: Arc<dyn BlockDevice> = match &parts.watched {
+            Some(opened) => Arc::new(Watched { stack, opened: opened.clone() }),
+            None => stack,
+        };
+        let device = Device::with_mode(disk, parts.mode.read_only, parts.mode.write_through);
         let name = parts.shown.name();
         Self(Arc::new(Inner { parts, name, layer, device, below }))
     }
@@ -218,6 +244,12 @@ impl Node {
         self.0.parts.inside.as_ref()
     }
 
+    /// The nodes below a filter, by role; none for an image.
+    #[must_use]
+    pub fn children(&self) -> &[(String, Self)] {
+        &self.0.parts.children
+    }
+
     /// The displayed name of the file (or other node) that holds the image; `None` for a protocol's device.
     #[must_use]
     pub fn holder_name(&self) -> Option<&str> {
@@ -271,6 +303,12 @@ impl Node {
     /// The host's or `Corrupt`; `OutOfRange`.
     pub fn status(&self, range: ByteRange) -> Result<Status<'_>> {
         range.check_within(self.0.device.len())?;
+        if let Some((_, child)) = self.0.parts.children.first().filter(|_| self.0.parts.transparent)
+            && !range.is_empty()
+        {
+            let own = self.image().extent_at(range)?.len.clamp(1, range.len);
+            return child.status(ByteRange::new(range.start, own));
+        }
         Walk::new(&**self.image(), self.backing()).status(self, range)
     }
 

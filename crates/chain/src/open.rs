@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use diskimg_core::driver::{Caps, NoticeLevel, Notices, OpenContext, OpenMode, PROBE_LEN, ProbeInput};
+use diskimg_core::filter::Opened;
 use diskimg_core::opener::ReferenceKind;
 use diskimg_core::options::{RuntimeOptions, RuntimeValue};
 use diskimg_core::protocol::CacheMode;
@@ -13,6 +14,7 @@ use diskimg_core::{
     BackingRef, Error, FALLBACK_FORMAT, FormatDriver, Image, Probed, Result, read_zero_padded,
 };
 
+use crate::filter::open_filter;
 use crate::generic::{Generic, first_unknown, force_share_write, take_only_text};
 use crate::name::{DEFAULT_PROTOCOL, JSON_PREFIX, parse_protocol, resolve_backing};
 use crate::node::{NodeMode, NodeParts};
@@ -67,10 +69,14 @@ pub(crate) fn open(ctx: &Context, spec: &ImageSpec, opts: &OpenOptions) -> Resul
             name: reference.name.clone(),
         },
     };
-    let mut request = Request { name, options, usage: Usage::new(opts), trust, nesting: 0 };
+    let opened = Opened::default();
+    let usage = Usage::new(opts);
+    let mut request = Request { name, options, usage, trust, nesting: 0, opened: opened.clone() };
     absorb_json(&mut request)?;
     refuse_same_node_names(&request.options)?;
-    open_chain(ctx, request)
+    let node = open_chain(ctx, request)?;
+    opened.set();
+    Ok(node)
 }
 
 /// Node names are of no use here, but two nodes can't have the same.
@@ -149,7 +155,7 @@ fn open_requested(ctx: &Context, mut request: Request, seen: &mut Vec<String>) -
         None => None,
         Some(name) => match ctx.registry.format(name) {
             Some(format) => Some(format),
-            None => return open_bare_protocol(ctx, name, request, &generic),
+            None => return open_without_format(ctx, name, request, &generic),
         },
     };
     let child = file_child(&mut request, format.is_some())?;
@@ -175,6 +181,15 @@ fn absorb_json(request: &mut Request) -> Result<()> {
     Ok(())
 }
 
+/// A filter, or a protocol's device.
+fn open_without_format(ctx: &Context, driver: &str, request: Request, generic: &Generic) -> Result<Layer> {
+    let Some(filter) = ctx.registry.filter(driver) else {
+        return open_bare_protocol(ctx, driver, request, generic);
+    };
+    let mode = node_mode(&request.usage, generic);
+    Ok(Layer { parts: open_filter(ctx, filter, request, generic, mode)?, below: Below::Nothing })
+}
+
 /// A protocol's device without a format.
 fn open_bare_protocol(ctx: &Context, driver: &str, mut request: Request, generic: &Generic) -> Result<Layer> {
     let protocol = ctx.registry.protocol(driver).ok_or_else(|| unknown_driver(driver))?;
@@ -193,6 +208,9 @@ fn open_bare_protocol(ctx: &Context, driver: &str, mut request: Request, generic
         guessed: false,
         holder: None,
         inside: None,
+        children: Vec::new(),
+        transparent: false,
+        watched: None,
         mode,
         request: None,
     };
@@ -222,7 +240,7 @@ fn file_child(request: &mut Request, has_driver: bool) -> Result<Request> {
 }
 
 /// A reference to another node by its name: there are none.
-fn node_reference(name: &str, more: bool) -> Error {
+pub(crate) fn node_reference(name: &str, more: bool) -> Error {
     Error::invalid(if more {
         "Cannot reference an existing block device with additional options or a new filename".to_owned()
     } else {
@@ -357,6 +375,7 @@ fn open_format(
         let text = format!("Block format '{}' does not support the option '{unknown}'", format.name);
         return Err(Error::invalid(text));
     }
+    let over_filter = storage.inside.as_ref().is_some_and(|node| !node.children().is_empty());
     let parts = NodeParts {
         image,
         shown,
@@ -364,7 +383,10 @@ fn open_format(
         format: format.name,
         guessed: probed.guessed,
         holder: Some(storage.shown.name()),
+        watched: over_filter.then(|| request.opened.clone()),
         inside: storage.inside,
+        children: Vec::new(),
+        transparent: false,
         mode: node_mode(&request.usage, generic),
         request: None,
     };
@@ -379,7 +401,8 @@ fn show_format(format: &FormatDriver, options: &RuntimeOptions, storage: &Storag
     for (name, value) in options.iter().filter(|(name, _)| strong(name)) {
         shown.push((name.to_owned(), ShownValue::Value(value.clone())));
     }
-    let plain = storage.shown.plain.clone().filter(|_| storage.inside.is_none() && shown.len() == 1);
+    let is_image = storage.inside.as_ref().is_some_and(|node| node.children().is_empty());
+    let plain = storage.shown.plain.clone().filter(|_| !is_image && shown.len() == 1);
     shown.push(("file".to_owned(), ShownValue::Node(storage.shown.clone())));
     Shown { plain, options: shown }
 }
@@ -440,6 +463,7 @@ fn backing_request(
         }
     }
     let usage = request.usage.of_backing();
-    let request = Request { name, options, usage, trust, nesting: request.nesting };
+    let (nesting, opened) = (request.nesting, request.opened.clone());
+    let request = Request { name, options, usage, trust, nesting, opened };
     Ok(Below::Open { request: Box::new(request), forced })
 }

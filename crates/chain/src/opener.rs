@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use diskimg_core::filter::Opened;
 use diskimg_core::opener::{Mode, Opener, ReferenceKind};
 use diskimg_core::options::{ParsedOptions, RuntimeOptions};
 use diskimg_core::protocol::{LockSpec, ProtocolCreate};
@@ -90,7 +91,7 @@ impl Opener for ChainOpener {
         let name = (!overridden && !name.is_empty()).then_some(resolved);
         let usage = Usage { write: mode.write, inside_format: true, ..self.usage };
         let lock = if mode.create { LockSpec::CREATE } else { self.usage.data_lock(mode.write) };
-        let request = Request { name, options, usage, trust, nesting: 0 };
+        let request = Request { name, options, usage, trust, nesting: 0, opened: Opened::default() };
         Ok(open_storage(&self.ctx, request, Some(lock))?.device)
     }
 

@@ -1,5 +1,6 @@
 //! [`Request`]: one node that is to be opened, and how it is going to be used.
 
+use diskimg_core::filter::Opened;
 use diskimg_core::opener::{Reference, ReferenceKind};
 use diskimg_core::options::RuntimeOptions;
 use diskimg_core::protocol::{CacheMode, LockSpec, Permissions};
@@ -115,6 +116,8 @@ pub(crate) struct Request {
     pub(crate) trust: Trust,
     /// How many formats are around it.
     pub(crate) nesting: usize,
+    /// Becomes true when all is open.
+    pub(crate) opened: Opened,
 }
 
 impl Request {
@@ -126,7 +129,14 @@ impl Request {
         if self.nesting >= MAX_NESTING {
             return Err(Error::limit(format!("more than {MAX_NESTING} formats inside each other")));
         }
-        Ok(Self { name, options, usage, trust: self.trust.clone(), nesting: self.nesting + 1 })
+        Ok(Self {
+            name,
+            options,
+            usage,
+            trust: self.trust.clone(),
+            nesting: self.nesting + 1,
+            opened: self.opened.clone(),
+        })
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) struct Shown {
 pub(crate) enum ShownValue {
     Value(RuntimeValue),
     Node(Shown),
+    List(Vec<Shown>),
 }
 
 impl Shown {
@@ -60,6 +61,16 @@ impl Shown {
             match value {
                 ShownValue::Value(value) => write_value(out, value),
                 ShownValue::Node(node) => node.write(out),
+                ShownValue::List(nodes) => {
+                    out.push('[');
+                    for (at, node) in nodes.iter().enumerate() {
+                        if at > 0 {
+                            out.push_str(", ");
+                        }
+                        node.write(out);
+                    }
+                    out.push(']');
+                }
             }
         }
         out.push('}');

@@ -31,6 +31,9 @@ pub(crate) fn open_storage(ctx: &Context, mut request: Request, lock: Option<Loc
     if let Some(driver) = take_only_text(&mut request.options, "driver") {
         return open_by_driver(ctx, &driver, request, lock);
     }
+    if let Some((filter, _)) = request.name.as_deref().and_then(|name| ctx.registry.filter_of_name(name)) {
+        return open_by_driver(ctx, filter.node.name, request, lock);
+    }
     if let Some(name) = request.name.take() {
         let (protocol, filename) = parse_protocol(&ctx.registry, &name)?;
         return open_protocol(ctx, protocol, Some(filename), request, lock);
@@ -51,14 +54,15 @@ fn open_by_driver(
         let filename = request.name.take();
         return open_protocol(ctx, protocol, filename, request, lock);
     }
-    if ctx.registry.format(driver).is_none() {
+    if ctx.registry.format(driver).is_none() && ctx.registry.filter(driver).is_none() {
         return Err(unknown_driver(driver));
     }
     request.options.set("driver", RuntimeValue::Str(driver.to_owned()));
     // Without a lock somebody only wants to look at the first bytes.
     request.usage.force_share |= lock.is_none();
     let node = crate::open::open_chain(ctx, request)?;
-    let grows = node.format() == FALLBACK_FORMAT && !node.device().is_read_only();
+    let passes_writes = node.format() == FALLBACK_FORMAT || !node.children().is_empty();
+    let grows = passes_writes && !node.device().is_read_only();
     let device: Arc<dyn BlockDevice> =
         if grows { Arc::new(Growing::new(node.clone())) } else { Arc::new(node.clone()) };
     let (shown, filename) = (node.shown().clone(), node.filename().to_owned());

@@ -1,7 +1,10 @@
-//! `--object`: user-creatable objects. Secrets are the only kind there is; they are kept for the whole run.
+//! `--object`: user-creatable objects, secrets and throttle groups. They are kept for the whole run.
+
+use std::sync::Arc;
 
 use diskimg::core::options::split_options;
 use diskimg::crypto::SecretObject;
+use diskimg::filters::ThrottleGroup;
 
 use crate::command::Value;
 use crate::ui::{Exit, Ui};
@@ -15,6 +18,31 @@ const SECRET_HELP: &str = "secret options:
   keyid=<string>
 ";
 
+const THROTTLE_GROUP: &str = "throttle-group";
+
+/// Names behind `x-`, all of them numbers.
+const LIMITS: [&str; 19] = [
+    "bps-read-max-length",
+    "bps-read-max",
+    "bps-read",
+    "bps-total-max-length",
+    "bps-total-max",
+    "bps-total",
+    "bps-write-max-length",
+    "bps-write-max",
+    "bps-write",
+    "iops-read-max-length",
+    "iops-read-max",
+    "iops-read",
+    "iops-size",
+    "iops-total-max-length",
+    "iops-total-max",
+    "iops-total",
+    "iops-write-max-length",
+    "iops-write-max",
+    "iops-write",
+];
+
 type Properties = Vec<(String, String)>;
 
 /// Makes the object of an `--object`; images that are opened from now on find it. Asking for help ends the program.
@@ -27,9 +55,36 @@ pub(crate) fn add(ui: &Ui, value: Value) -> Result<(), Exit> {
     if get(&properties, "qom-type").is_none() {
         return Err(ui.fail("Parameter 'qom-type' is missing"));
     }
+    if get(&properties, "qom-type") == Some(THROTTLE_GROUP) {
+        return add_group(ui, &properties);
+    }
     let named = properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let added = SecretObject::new(named).and_then(|secret| ui.with_secrets(|secrets| secret.add_to(secrets)));
     added.map_err(|error| ui.library_error(&error))
+}
+
+fn add_group(ui: &Ui, properties: &Properties) -> Result<(), Exit> {
+    let Some(id) = get(properties, "id") else { return Err(ui.fail("Parameter 'id' is missing")) };
+    let limits = properties.iter().filter(|(name, _)| !matches!(name.as_str(), "qom-type" | "id"));
+    let group = ThrottleGroup::new(limits.map(|(name, value)| (name.as_str(), value.as_str())));
+    let group = group.map_err(|error| ui.library_error(&error))?;
+    let is_secret = ui.with_secrets(|secrets| secrets.get(id).is_ok());
+    if is_secret || !ui.with_objects(|objects| objects.add(id, Arc::new(group))) {
+        return Err(ui.fail(format!("attempt to add duplicate property '{id}' to object (type 'container')")));
+    }
+    Ok(())
+}
+
+/// The page of `--object KIND,help`, or of `--object help`.
+fn help(kind: Option<&str>) -> String {
+    match kind {
+        Some(SECRET) => SECRET_HELP.to_owned(),
+        Some(THROTTLE_GROUP) => {
+            let rows: String = LIMITS.iter().map(|name| format!("  x-{name}=<int>\n")).collect();
+            format!("throttle-group options:\n  limits=<ThrottleLimits>\n{rows}")
+        }
+        _ => format!("List of user creatable objects:\n  {SECRET}\n  {THROTTLE_GROUP}\n"),
+    }
 }
 
 fn get<'a>(properties: &'a Properties, name: &str) -> Option<&'a str> {
@@ -43,9 +98,7 @@ fn from_list(ui: &Ui, text: &str) -> Result<Properties, Exit> {
         match value {
             Some(value) => properties.push((name, value)),
             None if matches!(name.as_str(), "help" | "?") => {
-                let secret = get(&properties, "qom-type") == Some(SECRET);
-                let list = format!("List of user creatable objects:\n  {SECRET}\n");
-                ui.print(if secret { SECRET_HELP } else { &list });
+                ui.print(&help(get(&properties, "qom-type")));
                 return Err(Exit::OK);
             }
             None if at == 0 => properties.push(("qom-type".to_owned(), name)),
@@ -63,6 +116,15 @@ fn from_json(ui: &Ui, text: &str) -> Result<Properties, Exit> {
     for (name, value) in value {
         match value {
             serde_json::Value::String(text) => properties.push((name, text)),
+            serde_json::Value::Number(number) if name.starts_with("x-") => {
+                properties.push((name, number.to_string()))
+            }
+            serde_json::Value::Object(limits) if name == "limits" => {
+                let limit = |(name, value): (String, serde_json::Value)| {
+                    (format!("limits.{name}"), value.to_string())
+                };
+                properties.extend(limits.into_iter().map(limit));
+            }
             // Whether there is such a property is another question, and comes first.
             other if !SecretObject::PROPERTIES.contains(&name.as_str()) => {
                 properties.push((name, other.to_string()));

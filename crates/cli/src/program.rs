@@ -76,8 +76,9 @@ fn check_trace(ui: &Ui, text: Value) -> Result<(), Exit> {
     Ok(())
 }
 
-/// The names of all formats and protocols.
+/// The names of all formats, protocols and filters.
 fn driver_names() -> Vec<&'static str> {
     let formats = diskimg::FORMATS.iter().map(|driver| driver.name);
-    formats.chain(diskimg::PROTOCOLS.iter().map(|driver| driver.name)).collect()
+    let filters = diskimg::FILTERS.iter().map(|driver| driver.node.name);
+    formats.chain(diskimg::PROTOCOLS.iter().map(|driver| driver.name)).chain(filters).collect()
 }

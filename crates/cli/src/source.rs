@@ -74,5 +74,7 @@ pub(crate) fn context(ui: &Ui) -> Context {
         NoticeLevel::Plain => printer.complain(format!("{text}\n").as_bytes()),
     });
     let secrets = ui.with_secrets(|secrets| secrets.clone());
-    references.guard(Context::new(diskimg::registry()).with_notices(notices).with_secrets(secrets))
+    let objects = ui.with_objects(|objects| objects.clone());
+    let context = Context::new(diskimg::registry()).with_notices(notices).with_secrets(secrets);
+    references.guard(context.with_objects(objects))
 }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diskimg::core::Secrets;
+use diskimg::core::filter::Objects;
 
 use crate::getopt::UsageError;
 use crate::references::References;
@@ -32,12 +33,19 @@ pub(crate) struct Ui {
     /// Which files that an image names may be opened.
     pub references: References,
     secrets: Arc<Mutex<Secrets>>,
+    objects: Arc<Mutex<Objects>>,
 }
 
 impl Ui {
     /// Messages of a program called `called`.
     pub(crate) fn new(called: OsString) -> Self {
-        Self { called, command: None, references: References::default(), secrets: Arc::default() }
+        Self {
+            called,
+            command: None,
+            references: References::default(),
+            secrets: Arc::default(),
+            objects: Arc::default(),
+        }
     }
 
     /// The same for the subcommand `name`.
@@ -48,6 +56,11 @@ impl Ui {
     /// Works on the secrets that were given so far.
     pub(crate) fn with_secrets<T>(&self, work: impl FnOnce(&mut Secrets) -> T) -> T {
         work(&mut self.secrets.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Works on the other objects that were given so far.
+    pub(crate) fn with_objects<T>(&self, work: impl FnOnce(&mut Objects) -> T) -> T {
+        work(&mut self.objects.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The name in messages.

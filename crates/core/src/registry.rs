@@ -1,13 +1,15 @@
-//! [`Registry`]: the formats and protocols that a program knows, as a plain value.
+//! [`Registry`]: the formats, protocols and filters that a program knows, as a plain value.
 
 use crate::driver::{FormatDriver, ProbeInput};
+use crate::filter::FilterDriver;
 use crate::protocol::ProtocolDriver;
 
-/// Formats and protocols. The umbrella crate fills one from its features; a program may make its own.
+/// Formats, protocols and filters. The umbrella crate fills one from its features; a program may make its own.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     formats: Vec<&'static FormatDriver>,
     protocols: Vec<&'static ProtocolDriver>,
+    filters: Vec<&'static FilterDriver>,
 }
 
 /// What a probe found.
@@ -44,6 +46,31 @@ impl Registry {
     pub fn with_protocol(mut self, driver: &'static ProtocolDriver) -> Self {
         self.protocols.push(driver);
         self
+    }
+
+    /// Adds a filter.
+    #[must_use]
+    pub fn with_filter(mut self, driver: &'static FilterDriver) -> Self {
+        self.filters.push(driver);
+        self
+    }
+
+    /// The filters, in the order they were added.
+    #[must_use]
+    pub fn filters(&self) -> &[&'static FilterDriver] {
+        &self.filters
+    }
+
+    /// The filter of that name.
+    #[must_use]
+    pub fn filter(&self, name: &str) -> Option<&'static FilterDriver> {
+        self.filters.iter().find(|driver| driver.node.name == name).copied()
+    }
+
+    /// The filter that the prefix of `name` chooses, and what follows the prefix.
+    #[must_use]
+    pub fn filter_of_name<'n>(&self, name: &'n str) -> Option<(&'static FilterDriver, &'n str)> {
+        self.filters.iter().find_map(|driver| Some((*driver, name.strip_prefix(driver.prefix?)?)))
     }
 
     /// The formats, in the order they were added.

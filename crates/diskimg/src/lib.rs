@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `file` | host files and block devices |
 //! | `crypto` | secrets, and the ciphers and headers of encrypted images |
+//! | `filters` | filters over images and files: blkdebug, blkverify, compress, copy-on-read, preallocate, quorum, throttle |
 //! | `raw` | the raw format |
 //! | `qcow` | the qcow format, version 1 |
 //! | `qcow2` | the qcow2 format, versions 2 and 3 |
@@ -71,6 +72,9 @@ pub use diskimg_crypto as crypto;
 #[cfg(feature = "file")]
 pub use diskimg_file as file;
 
+#[cfg(feature = "filters")]
+pub use diskimg_filters as filters;
+
 #[cfg(feature = "legacy")]
 pub use diskimg_legacy as legacy;
 
@@ -86,7 +90,7 @@ pub mod prelude {
     };
 }
 
-/// All formats and protocols that the features chose.
+/// All formats, protocols and filters that the features chose.
 #[must_use]
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
@@ -95,6 +99,9 @@ pub fn registry() -> Registry {
     }
     for protocol in PROTOCOLS {
         registry = registry.with_protocol(protocol);
+    }
+    for filter in FILTERS {
+        registry = registry.with_filter(filter);
     }
     registry
 }
@@ -139,6 +146,24 @@ pub const PROTOCOLS: &[&protocol::ProtocolDriver] = &[
     &diskimg_file::NULL_CO,
     #[cfg(feature = "file")]
     &diskimg_file::NULL_AIO,
+];
+
+/// The filters, if the feature of that name is on.
+pub const FILTERS: &[&diskimg_core::filter::FilterDriver] = &[
+    #[cfg(feature = "filters")]
+    &diskimg_filters::BLKDEBUG,
+    #[cfg(feature = "filters")]
+    &diskimg_filters::BLKVERIFY,
+    #[cfg(feature = "filters")]
+    &diskimg_filters::COMPRESS,
+    #[cfg(feature = "filters")]
+    &diskimg_filters::COPY_ON_READ,
+    #[cfg(feature = "filters")]
+    &diskimg_filters::PREALLOCATE,
+    #[cfg(feature = "filters")]
+    &diskimg_filters::QUORUM,
+    #[cfg(feature = "filters")]
+    &diskimg_filters::THROTTLE,
 ];
 
 /// [`registry`] with the permissive gate, and notices dropped.

@@ -64,6 +64,9 @@ impl Maker {
         if let Some(format) = registry.format(name) {
             return Ok(Self { format, protocol: None });
         }
+        if let Some(filter) = registry.filter(name) {
+            return Ok(Self { format: filter.node, protocol: None });
+        }
         let raw = registry.format(FALLBACK_FORMAT).zip(registry.protocol(name));
         let unknown = || Error::invalid(format!("Unknown file format '{name}'"));
         raw.map(|(format, protocol)| Self { format, protocol: Some(protocol) }).ok_or_else(unknown)

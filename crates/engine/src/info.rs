@@ -102,6 +102,13 @@ fn describe_children(node: &Node) -> Result<Vec<(String, ImageReport)>> {
     if node.is_protocol() {
         return Ok(children);
     }
+    // Those of a filter are told from the last to the first.
+    for (role, child) in node.children().iter().rev() {
+        children.push((role.clone(), describe(child)?));
+    }
+    if !children.is_empty() {
+        return Ok(children);
+    }
     if let Some(backing) = node.backing() {
         children.push(("backing".to_owned(), describe(backing)?));
     }

@@ -20,7 +20,7 @@ use std::num::NonZero;
 
 use diskimg_chain::Node;
 use diskimg_chain::name::{has_protocol, resolve_backing};
-use diskimg_core::{BackingRef, BlockDevice as _, Result, Task};
+use diskimg_core::{BackingRef, BlockDevice as _, Error, Result, Task};
 
 use crate::convert::{Moving, Scope, move_layers};
 use crate::rebase::{backing_change, store};
@@ -41,14 +41,16 @@ pub struct StreamOptions {
 /// hold, and changes its backing file. Returns the bytes that were written as data.
 ///
 /// # Errors
-/// As [`rebase`](crate::rebase::rebase). The image then has its old backing file.
+/// As [`rebase`](crate::rebase::rebase); `InvalidArg` for a depth that the chain does not have. The image then has its
+/// old backing file.
 pub fn stream(image: &Node, options: &StreamOptions, task: &Task<'_>) -> Result<u64> {
     let depth = options.depth.map(NonZero::get);
-    let base = depth.and_then(|depth| image.layers().nth(depth));
+    let layer = |depth| image.layers().nth(depth).ok_or_else(|| Error::invalid("no such layer"));
+    let base = depth.map(layer).transpose()?;
     let name = depth.zip(base).and_then(|(depth, base)| name_from(image, depth, base));
     let change = backing_change(image, name.as_ref())?;
     let moving = Moving {
-        scope: Scope::Between(base.and(depth)),
+        scope: Scope::Between(depth),
         zero_from: base.map_or(0, |base| base.device().len()),
         look_from: 0,
         compress: options.compress,

@@ -4,6 +4,7 @@
 //! - [`FaultDevice`]: fails the N-th request.
 //! - [`SlowDevice`]: delays requests, so that races show. [`CappedDevice`]: is full at some length.
 //! - [`Session`] and [`History`]: operations on a disk beside a flat model, and what a reader may see after a failure.
+//! - [`Play`] and [`Act`]: the same with snapshots, dirty bitmaps and amendments.
 //! - [`Subject`]: how a disk under test is created and opened, with [`FormatSubject`] for a single image
 //!   and [`OverlaySubject`] for one over a backing file.
 //! - [`crash`] and [`faults`]: the explorations built from these.
@@ -13,6 +14,7 @@
 //! Everything here is for tests: a broken expectation is a panic with the whole story in its message.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod acts;
 mod capped;
 pub mod contract;
 pub mod crash;
@@ -31,6 +33,7 @@ mod slow;
 mod subject;
 pub mod suite;
 
+pub use acts::{Act, Play, amend};
 pub use capped::CappedDevice;
 pub use fault::{FaultDevice, FaultKinds, FaultPlan, FaultSpec};
 pub use history::History;

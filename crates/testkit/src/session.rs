@@ -85,6 +85,13 @@ impl<'s> Session<'s> {
         &self.disks
     }
 
+    /// The disk became another one, durably: it went back to what a snapshot kept.
+    pub fn became(&mut self, contents: Vec<u8>) {
+        let begin = (self.clock)();
+        self.history.resized(begin, true, contents.len() as u64);
+        self.history.observed(begin, 0, contents);
+    }
+
     /// Closes the disk and gives the history.
     #[must_use]
     pub fn close(mut self) -> History {

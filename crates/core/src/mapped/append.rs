@@ -105,6 +105,14 @@ impl AppendSpace {
         is_end
     }
 
+    /// Everything from byte `end` on is free again.
+    pub fn start_again(&self, end: u64) {
+        let mut state = self.state.lock();
+        state.touched = state.touched.max(state.end);
+        state.end = end;
+        state.unused.clear();
+    }
+
     /// Where the file can be cut off: behind it is nothing but space that was taken and given back.
     #[must_use]
     pub fn surplus(&self) -> Option<u64> {

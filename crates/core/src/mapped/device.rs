@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{ClusterMap, MappedImage};
+use crate::backing::{BackingChange, Emptying};
 use crate::device::{BlockDevice, Description, Limits, Prealloc, ZeroMode, read_only_error};
 use crate::driver::FormatDriver;
 use crate::error::{Error, Result};
@@ -133,6 +134,14 @@ impl<M: ClusterMap> Image for MappedImage<M> {
 
     fn as_compressed(&self) -> Option<&dyn CompressedClusters> {
         self.map.packing().is_some().then_some(self)
+    }
+
+    fn as_backing_change(&self) -> Option<&dyn BackingChange> {
+        self.map.as_backing_change()
+    }
+
+    fn as_emptying(&self) -> Option<&dyn Emptying> {
+        self.map.as_clearing().is_some().then_some(self)
     }
 
     fn as_check(&self) -> Option<&dyn Check> {

@@ -15,6 +15,7 @@
 
 mod append;
 mod bytes;
+mod clearing;
 mod device;
 mod epoch;
 mod packed;
@@ -30,6 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::backing::BackingChange;
 use crate::device::{BlockDevice, Prealloc, ZeroMode};
 use crate::driver::FormatDriver;
 use crate::error::{Error, Result};
@@ -40,6 +42,7 @@ use crate::range_lock::RangeLock;
 
 pub use append::AppendSpace;
 pub use bytes::DataCipher;
+pub use clearing::Clearing;
 pub use packed::Packing;
 pub use table::{EntryTable, TableEntry};
 pub use tree::{ByteOrder, EntryTree, TreeShape};
@@ -180,6 +183,11 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
         None
     }
 
+    /// Flags of all that this layer answers for, besides those of its kind.
+    fn present_flags(&self) -> ExtentFlags {
+        ExtentFlags::empty()
+    }
+
     /// Flags of stored clusters besides `PRESENT` and `DATA`.
     fn stored_flags(&self) -> ExtentFlags {
         ExtentFlags::empty()
@@ -264,6 +272,16 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
     /// Devices that hold the image besides the storage.
     fn more_children(&self) -> Vec<Child> {
         Vec::new()
+    }
+
+    /// Another backing file, if the format can have one.
+    fn as_backing_change(&self) -> Option<&dyn BackingChange> {
+        None
+    }
+
+    /// How everything is given up, if the format can do it.
+    fn as_clearing(&self) -> Option<&dyn Clearing> {
+        None
     }
 
     /// The consistency check, if the format has one. Everything was flushed before.

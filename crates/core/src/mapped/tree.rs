@@ -212,6 +212,31 @@ impl EntryTree {
         Ok(self.shape.order.get(entry.unwrap_or_default()))
     }
 
+    /// How many clusters from `cluster` on have no leaf table, at most `most`. The first of them is known to have none.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub fn without_leaf(&self, cluster: u64, most: u64) -> Result<u64> {
+        let (index, within) = self.place_of(cluster);
+        let leaf = self.shape.leaf_entries;
+        let mut count = leaf.saturating_sub(within);
+        let mut index = index + 1;
+        while count < most {
+            let Some(spot) = self.root_spot(index) else { return Ok(most) };
+            let (offset, len, at) = spot.slice()?;
+            let whole = len.saturating_sub(at) / ENTRY;
+            // What lies behind the end of the file is zeros, unless it was changed.
+            let nothing = offset >= self.io.len() && !self.root.slices.read().contains(offset);
+            let empty = if nothing { whole } else { self.root.look(&*self.io, spot, leading_zeros)? };
+            count = count.saturating_add(empty.saturating_mul(leaf));
+            if empty < whole {
+                break;
+            }
+            index += whole.max(1);
+        }
+        Ok(count.min(most))
+    }
+
     /// Gives `next` entries of the leaf table at host offset `table`, from `index` on, until it says false or a slice ends:
     /// for the first one it is always called.
     ///
@@ -330,6 +355,12 @@ impl EntryTree {
     }
 }
 
+/// How many entries at the start of a part of a table are 0.
+fn leading_zeros(bytes: &[u8]) -> u64 {
+    let entries = bytes.as_chunks::<8>().0;
+    entries.iter().position(|entry| *entry != [0; 8]).unwrap_or(entries.len()) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,6 +393,8 @@ mod tests {
             .unwrap();
         }
         assert_eq!(found, [100, 101, 102, 103, 104, 0]);
+        assert_eq!((tree.without_leaf(0, 9).unwrap(), tree.without_leaf(5, 99_999).unwrap()), (9, 16_379));
+        assert_eq!((tree.without_leaf(16_384 * 2, 50_000).unwrap()), 50_000);
         let cut = tree.take_dirty();
         assert_eq!(cut.len(), 2);
         tree.written(false);

@@ -2,7 +2,8 @@
 
 use diskimg_chain::Node;
 use diskimg_core::{
-    BlockDevice as _, ByteRange, CompressedClusters, Device, Error, Reservation, Result, ZeroMode, to_usize,
+    BlockDevice as _, ByteRange, CompressedClusters, Device, Error, Image, Reservation, Result, ZeroMode,
+    to_usize,
 };
 
 use super::pipeline::{Content, Segment, Work};
@@ -16,6 +17,9 @@ const BOUNCE: u64 = 256 << 10;
 /// The target of a conversion.
 pub(super) struct Placer<'a> {
     device: &'a Device,
+    /// The target's own layer, where it has to hold zeros too: some formats leave them out if the image names no backing
+    /// file now.
+    layer: Option<&'a dyn Image>,
     compressed: Option<&'a dyn CompressedClusters>,
     sources: &'a Sources<'a>,
     /// Placing decides about the layout, so what has no second phase is written at once.
@@ -35,7 +39,8 @@ impl<'a> Placer<'a> {
         leave_out: Option<ZeroRules>,
     ) -> Self {
         let compressed = target.image().as_compressed();
-        Self { device: target.device(), compressed, sources, ordered, leave_out }
+        let layer = sources.target_holds_zeros(target).then(|| &**target.image());
+        Self { device: target.device(), layer, compressed, sources, ordered, leave_out }
     }
 
     /// Finds places for all segments of `work`, and zeroes what is to be zeroed.
@@ -56,7 +61,7 @@ impl<'a> Placer<'a> {
     fn place_segment(&self, segment: &Segment) -> Result<Placed<'a>> {
         let reserved = match segment.content {
             Content::Zeros => {
-                self.device.write_zeroes(segment.range, ZeroMode::MayUnmap)?;
+                self.zero(segment.range)?;
                 return Ok(Placed::Done);
             }
             Content::Payload { len, .. } => match self.compressed {
@@ -66,6 +71,25 @@ impl<'a> Placer<'a> {
             Content::Bytes { .. } | Content::OnHost => self.device.reserve(segment.range)?,
         };
         Ok(reserved.map_or(Placed::Nowhere, Placed::Reserved))
+    }
+
+    fn zero(&self, range: ByteRange) -> Result<()> {
+        self.device.write_zeroes(range, ZeroMode::MayUnmap)?;
+        let Some(layer) = self.layer else { return Ok(()) };
+        let mut zeros = Vec::new();
+        let mut at = range.start;
+        while at < range.end() {
+            let rest = ByteRange::from_bounds(at, range.end());
+            let extent = layer.extent_at(rest)?;
+            let mut len = extent.len.clamp(1, rest.len);
+            if !extent.is_present() {
+                len = len.min(BOUNCE.max(self.device.limits().write_unit));
+                zeros.resize(to_usize(len), 0);
+                self.device.write_at(at, &zeros)?;
+            }
+            at += len;
+        }
+        Ok(())
     }
 
     /// Writes the bytes to their places and makes them visible.

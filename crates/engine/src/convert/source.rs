@@ -167,6 +167,12 @@ impl<'a> Sources<'a> {
         Ok(true)
     }
 
+    /// True if what reads as zeros has to be held by the target's own layer: it is going to have another one below it, or
+    /// has one.
+    pub(super) fn target_holds_zeros(&self, target: &Node) -> bool {
+        matches!(self.scope, Scope::Between(_) | Scope::Unlike(_)) || target.backing().is_some()
+    }
+
     /// True if the target is the top layer, and holds a part of `range` already.
     pub(super) fn target_holds_part(&self, range: ByteRange) -> Result<bool> {
         let (Scope::Between(_) | Scope::Unlike(_), Some(part)) = (self.scope, self.part_at(range.start))

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn payloads_are_read_back_and_damage_is_told() {
-        let cluster: Vec<u8> = (0..4096_u32).map(|at| (at / 100) as u8).collect();
+        let cluster: Vec<u8> = (0..4096_u16).map(|at| (at / 100).to_le_bytes()[0]).collect();
         let (mut encoder, decoders, mut payload) = (Encoder::new(), Decoders::default(), Vec::new());
         let mut out = vec![0; 4096];
         for _ in 0..2 {

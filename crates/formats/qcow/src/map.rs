@@ -13,10 +13,12 @@
 
 use std::sync::Arc;
 
-use diskimg_core::mapped::{AppendSpace, ClusterMap, Cut, DataCipher, EntryTree, Packing, Place, Run, Space};
+use diskimg_core::mapped::{
+    AppendSpace, Clearing, ClusterMap, Cut, DataCipher, EntryTree, Packing, Place, Run, Space,
+};
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, ClusterEncoder, Codec, Error, ErrorKind, FormatDriver, ImageInfo,
-    Result, errno,
+    BackingRef, BlockDevice, ByteRange, ClusterEncoder, Codec, Device, Error, ErrorKind, FormatDriver,
+    ImageInfo, Prealloc, Result, ZeroMode, errno,
 };
 use parking_lot::Mutex;
 
@@ -92,20 +94,6 @@ impl QcowMap {
     const fn table_entries(&self) -> u64 {
         1 << self.header.l2_bits
     }
-
-    /// Clusters from `cluster` on without a table.
-    fn without_table(&self, cluster: u64, most: u64) -> Result<u64> {
-        let (mut index, within) = self.tree.place_of(cluster);
-        let mut count = self.table_entries() - within;
-        while count < most {
-            index += 1;
-            if self.tree.root_entry(index)? != 0 {
-                break;
-            }
-            count += self.table_entries();
-        }
-        Ok(count.min(most))
-    }
 }
 
 impl ClusterMap for QcowMap {
@@ -129,7 +117,7 @@ impl ClusterMap for QcowMap {
         let (index, within) = self.tree.place_of(cluster);
         let table = self.tree.root_entry(index)?;
         if table == 0 {
-            return Ok(Run { place: Place::Absent, count: self.without_table(cluster, most)? });
+            return Ok(Run { place: Place::Absent, count: self.tree.without_leaf(cluster, most)? });
         }
         if table > MAX_HOST_OFFSET {
             return Err(bad_entry());
@@ -219,7 +207,7 @@ impl ClusterMap for QcowMap {
     fn close(&self) {
         if let Some(end) = self.space.surplus().filter(|end| *end < self.storage.len()) {
             // Space that was given back: no harm if it stays.
-            let _ = self.storage.set_len(end, diskimg_core::Prealloc::Off);
+            let _ = self.storage.set_len(end, Prealloc::Off);
         }
     }
 
@@ -232,8 +220,29 @@ impl ClusterMap for QcowMap {
         })
     }
 
+    fn as_clearing(&self) -> Option<&dyn Clearing> {
+        Some(self)
+    }
+
     fn backing(&self) -> Option<BackingRef> {
         self.backing.clone()
+    }
+}
+
+impl Clearing for QcowMap {
+    fn clear_tables(&self) -> Result<()> {
+        let l1 = ByteRange::from_bounds(self.header.l1_offset, self.header.l1_end());
+        // Behind the end of the file there is nothing to take out.
+        let l1 = l1.intersect(ByteRange::new(0, self.storage.len()));
+        Device::new(Arc::clone(&self.storage)).write_zeroes(l1, ZeroMode::KeepAllocated)?;
+        self.storage.flush()?;
+        self.tree.clear();
+        Ok(())
+    }
+
+    fn drop_space(&self) -> Result<()> {
+        self.space.start_again(self.header.l1_end());
+        self.storage.set_len(self.header.l1_end(), Prealloc::Off)
     }
 }
 

@@ -7,11 +7,7 @@ use std::collections::HashSet;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use diskimg_core::opener::NoReferences;
-use diskimg_core::options::{OptUse, ParsedOptions};
-use diskimg_core::{
-    AmendInput, BlockDevice, ByteRange, Image, MemDevice, NewSnapshot, Result, Task, ZeroMode,
-};
+use diskimg_core::{BlockDevice, ByteRange, Image, MemDevice, NewSnapshot, Result, Task, ZeroMode};
 use diskimg_qcow2::DRIVER;
 use diskimg_testkit::crash::{self, CrashReport, Scenario};
 use diskimg_testkit::{
@@ -58,10 +54,7 @@ fn contents() -> Vec<Op> {
 /// Opens, amends and closes.
 fn amend(subject: &FormatSubject, disks: &[Arc<dyn BlockDevice>], change: &str) -> Result<()> {
     let opened = subject.open(disks, true)?;
-    let mut options = ParsedOptions::for_usage(&[DRIVER.options], OptUse::AMEND);
-    options.parse(change)?;
-    let input = AmendInput { options: &options, force: false, opener: &NoReferences, task: Task::quiet() };
-    opened.node.as_ref().unwrap().image().as_amend().unwrap().amend(&input)
+    diskimg_testkit::amend(&*opened.layers[0], change)
 }
 
 /// Amends an image made with `create` by each of `changes`, one after the other, and judges every crash.
@@ -153,7 +146,8 @@ fn keeps_all(subject: &dyn Subject, before: impl Fn(&dyn Image), changes: &[&str
     let (mut pictures, mut ends) = (vec![take()], Vec::new());
     for change in changes {
         let opened = subject.open(&devices, true).unwrap();
-        picture::amend(&*opened.layers[0], change).unwrap_or_else(|error| panic!("{change}: {error:?}"));
+        diskimg_testkit::amend(&*opened.layers[0], change)
+            .unwrap_or_else(|error| panic!("{change}: {error:?}"));
         drop(opened);
         ends.push(recorder.position());
         pictures.push(take());

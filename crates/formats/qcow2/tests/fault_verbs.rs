@@ -12,9 +12,11 @@ use diskimg_core::{BlockDevice, ByteRange, Image, Result, SnapshotKey, ZeroMode,
 use diskimg_qcow2::DRIVER;
 use diskimg_testkit::crash::prepared;
 use diskimg_testkit::faults::FaultReport;
-use diskimg_testkit::{FaultDevice, FaultKinds, FaultPlan, FaultSpec, FormatSubject, Op, Subject, suite};
+use diskimg_testkit::{
+    FaultDevice, FaultKinds, FaultPlan, FaultSpec, FormatSubject, Op, Subject, amend, suite,
+};
 
-use picture::{Picture, add_bitmap, add_snapshot, amend};
+use picture::{Picture, add_bitmap, add_snapshot};
 
 /// Bytes of the disks.
 const SIZE: u64 = 256 << 10;

@@ -78,7 +78,9 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
         backing_size: 0,
     };
     let backing = (!name.is_empty()).then_some((name.as_str(), is_raw));
-    let (_, bytes) = plain.with_backing(backing).ok_or_else(name_too_long)?;
+    let (header, name) = plain.with_backing(backing).ok_or_else(name_too_long)?;
+    let mut bytes = header.encode();
+    bytes.extend(name);
     let storage = &context.storage;
     storage.write_at(0, &bytes)?;
     extend_to(storage, geo.header_bytes() + geo.table_len())?;

@@ -9,6 +9,8 @@ use crate::limits::{MAX_BACKING_NAME, MAX_HEADER_BYTES};
 
 /// Bytes of the header.
 pub(crate) const HEADER_LEN: usize = 64;
+/// Bytes that are written as a whole or not at all, whatever happens.
+const ATOMIC: usize = 512;
 /// What an image begins with.
 pub(crate) const MAGIC: [u8; 4] = *b"QED\0";
 
@@ -168,23 +170,27 @@ impl Header {
         bytes
     }
 
-    /// The clusters of the header as they are with `backing` (a name, and whether its file is raw): its fields, then the
-    /// name. `None`: the name does not fit.
+    /// The header with `backing` (a name, and whether its file is raw), and the bytes of the name. It comes right behind
+    /// the fields, if both are written at once or there is no name to spoil; else where the old one is not, if there is
+    /// room. `None`: the name does not fit.
     pub(crate) fn with_backing(&self, backing: Option<(&str, bool)>) -> Option<(Self, Vec<u8>)> {
         let mut header = self.clone();
         header.features &= !(BACKING_FILE | BACKING_IS_RAW);
-        (header.backing_offset, header.backing_size) = (0, 0);
-        let Some((name, is_raw)) = backing else {
-            let bytes = header.encode();
-            return Some((header, bytes));
-        };
+        header.backing_size = 0;
+        let Some((name, is_raw)) = backing else { return Some((header, Vec::new())) };
         header.features |= BACKING_FILE | if is_raw { BACKING_IS_RAW } else { 0 };
-        header.backing_offset = u32::try_from(HEADER_LEN).ok()?;
         header.backing_size = u32::try_from(name.len()).ok()?;
-        let mut bytes = header.encode();
-        bytes.extend(name.as_bytes());
-        let fits = bytes.len() as u64 <= self.geo.header_bytes();
-        fits.then_some((header, bytes))
+        let behind_fields = u32::try_from(HEADER_LEN).ok()?;
+        let fits = |offset: u32| u64::from(offset) + name.len() as u64 <= self.geo.header_bytes();
+        let old_end = self.backing_offset.checked_add(self.backing_size)?.max(behind_fields);
+        let at_once = HEADER_LEN + name.len() <= ATOMIC || self.features & BACKING_FILE == 0;
+        header.backing_offset = if at_once || !fits(old_end) { behind_fields } else { old_end };
+        fits(header.backing_offset).then(|| (header, name.as_bytes().to_vec()))
+    }
+
+    /// True if `name` stands right behind the fields.
+    pub(crate) fn is_one_write(&self, name: &[u8]) -> bool {
+        name.is_empty() || u64::from(self.backing_offset) == HEADER_LEN as u64
     }
 }
 
@@ -208,11 +214,24 @@ mod tests {
 
     #[test]
     fn a_header_is_read_back() {
-        let (with, bytes) = header().with_backing(Some(("base", true))).unwrap();
-        assert_eq!(Header::parse(&bytes).unwrap(), with);
-        assert_eq!((with.features, bytes.len()), (5, 68));
-        assert_eq!(with.with_backing(None).unwrap().0, header());
+        let (with, name) = header().with_backing(Some(("base", true))).unwrap();
+        assert_eq!(Header::parse(&with.encode()).unwrap(), with);
+        assert_eq!((with.features, with.backing_offset, name.as_slice()), (5, 64, b"base".as_slice()));
+        let (without, name) = with.with_backing(None).unwrap();
+        assert_eq!((without.features, without.backing_offset, without.backing_size), (0, 64, 0));
+        assert!(name.is_empty() && without.is_one_write(&name));
         assert!(header().with_backing(Some((&"x".repeat(4033), false))).is_none());
+    }
+
+    #[test]
+    fn a_long_name_comes_where_the_old_one_is_not() {
+        let long = "x".repeat(1000);
+        let (first, _) = header().with_backing(Some((&long, false))).unwrap();
+        assert_eq!(first.backing_offset, 64);
+        let (second, name) = first.with_backing(Some((&long, false))).unwrap();
+        assert!(second.backing_offset == 1064 && !second.is_one_write(&name));
+        let (third, _) = first.with_backing(Some(("short", false))).unwrap();
+        assert_eq!(third.backing_offset, 64);
     }
 
     #[test]

@@ -20,11 +20,12 @@ use std::time::Instant;
 
 use diskimg_core::mapped::{AppendSpace, ClusterMap, Cut, EntryTree, Place, Run, Space};
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, Check, Error, ErrorKind, FormatDriver, ImageInfo, Prealloc, Result,
-    ZeroMode, errno,
+    BackingChange, BackingRef, BlockDevice, ByteRange, Check, Error, ErrorKind, FormatDriver, ImageInfo,
+    Prealloc, Result, ZeroMode, errno,
 };
 use parking_lot::{Mutex, RwLock};
 
+use crate::create::RAW;
 use crate::geometry::Geometry;
 use crate::header::{Header, NEED_CHECK};
 
@@ -192,19 +193,33 @@ impl QedMap {
             _ => Err(bad_entry()),
         }
     }
+}
 
-    /// Clusters from `cluster` on without a table.
-    fn without_table(&self, cluster: u64, most: u64) -> Result<u64> {
-        let (mut index, within) = self.tree.place_of(cluster);
-        let mut count = self.geo.entries() - within;
-        while count < most {
-            index += 1;
-            if self.tree.root_entry(index)? != 0 {
-                break;
-            }
-            count += self.geo.entries();
+impl BackingChange for QedMap {
+    fn set_backing(&self, backing: Option<&BackingRef>) -> Result<()> {
+        let mut header = self.header.lock();
+        if header.compat_features != 0 {
+            // Somebody may have said more of the backing file there.
+            return Err(Error::from_errno(errno::ENOTSUP));
         }
-        Ok(count.min(most))
+        let named = backing.map(|backing| (backing.name.as_str(), backing.format.as_deref() == Some(RAW)));
+        let no_room = || Error::new(ErrorKind::NoSpace, "No space left on device").with_errno(errno::ENOSPC);
+        let (new, name) = header.with_backing(named).ok_or_else(no_room)?;
+        if !new.is_one_write(&name) {
+            // Where the old name is not: the header says which one counts.
+            self.storage.write_at(new.backing_offset.into(), &name)?;
+            self.storage.flush()?;
+            self.storage.write_at(0, &new.encode())?;
+        } else {
+            let mut bytes = new.encode();
+            bytes.extend(&name);
+            self.storage.write_at(0, &bytes)?;
+        }
+        self.storage.flush()?;
+        *header = new;
+        let is_raw = named.is_some_and(|(_, is_raw)| is_raw).then(|| RAW.to_owned());
+        *self.backing.write() = backing.map(|backing| BackingRef { format: is_raw, ..backing.clone() });
+        Ok(())
     }
 }
 
@@ -228,7 +243,7 @@ impl ClusterMap for QedMap {
     fn run_at(&self, cluster: u64, most: u64) -> Result<Run> {
         let (index, within) = self.tree.place_of(cluster);
         let Some(table) = self.table(index)? else {
-            return Ok(Run { place: Place::Absent, count: self.without_table(cluster, most)? });
+            return Ok(Run { place: Place::Absent, count: self.tree.without_leaf(cluster, most)? });
         };
         let (mut first, mut count) = (0, 0);
         self.tree.leaf_entries(table, within, |entry| {
@@ -346,6 +361,10 @@ impl ClusterMap for QedMap {
 
     fn backing(&self) -> Option<BackingRef> {
         self.backing.read().clone()
+    }
+
+    fn as_backing_change(&self) -> Option<&dyn BackingChange> {
+        Some(self)
     }
 
     fn as_check(&self) -> Option<&dyn Check> {

@@ -18,6 +18,7 @@ impl Qcow2 {
     pub(super) fn downgrade(&self, steps: &Steps<'_>) -> Result<()> {
         let _nobody_writes = self.exclusive();
         self.check_downgrade()?;
+        self.meta.settle()?;
         let trees = self.trees()?;
         if self.meta.compression_type() != 0 && self.has_compressed_clusters(&trees)? {
             return Err(Error::unsupported(

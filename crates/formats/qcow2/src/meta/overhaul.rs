@@ -52,6 +52,23 @@ impl Meta {
         }
     }
 
+    /// Writes everything back and waits until every reference that was dropped is subtracted: refcounts say then who
+    /// refers to what. Nobody drops references meanwhile.
+    ///
+    /// # Errors
+    /// What writing back says.
+    pub(crate) fn settle(&self) -> Result<()> {
+        loop {
+            self.flush()?;
+            let state = self.state.read();
+            if state.is_clean() && state.released.is_empty() {
+                return Ok(());
+            }
+            drop(state);
+            std::thread::sleep(PATIENCE);
+        }
+    }
+
     fn overhaul_held<T>(&self, state: &mut State, work: impl FnOnce(&mut Overhaul) -> T) -> T {
         let mut parts = Overhaul {
             header: state.header.clone(),
@@ -69,7 +86,7 @@ impl Meta {
         state.header = parts.header;
         state.l2.clear();
         state.refs.clear();
-        state.alloc = Allocator::default();
+        state.alloc = Allocator::new(state.alloc.hole_rules);
         if parts.sound {
             self.reported.store(false, Ordering::Release);
         }

@@ -3,13 +3,10 @@
 
 use std::sync::Arc;
 
-use diskimg_core::opener::NoReferences;
-use diskimg_core::options::{OptUse, ParsedOptions};
 use diskimg_core::{
-    AmendInput, BlockDevice, ByteRange, Image, MemDevice, NewBitmap, NewSnapshot, Repair, Result,
-    SnapshotKey, Task, to_usize,
+    BlockDevice, ByteRange, Image, MemDevice, NewBitmap, NewSnapshot, Repair, Result, SnapshotKey, Task,
+    to_usize,
 };
-use diskimg_qcow2::DRIVER;
 use diskimg_testkit::{Opened, Subject};
 
 /// The disk, the snapshots and the bitmaps of an image.
@@ -158,14 +155,6 @@ pub(crate) fn judge(
         return Err(format!("repaired, but check: {words:#?}"));
     }
     Ok(())
-}
-
-/// Amends by options as the command line has them.
-pub(crate) fn amend(image: &dyn Image, change: &str) -> Result<()> {
-    let mut options = ParsedOptions::for_usage(&[DRIVER.options], OptUse::AMEND);
-    options.parse(change)?;
-    let input = AmendInput { options: &options, force: false, opener: &NoReferences, task: Task::quiet() };
-    image.as_amend().unwrap().amend(&input)
 }
 
 pub(crate) fn add_snapshot(image: &dyn Image, name: &str) -> Result<()> {

@@ -1,0 +1,191 @@
+//! Filters that `--image-opts`, `json:` and names put over images and files.
+
+use crate::support::case::{Case, Files, Fixture};
+use crate::support::suite::group;
+
+/// All tables of this file.
+pub fn cases() -> Vec<Case> {
+    let mut all: Vec<Case> = SPECS.iter().flat_map(|spec| spec_cases(spec)).collect();
+    all.extend(group("filters", DISKS, NAMES));
+    all.extend(group("filters", DISKS, THROTTLE));
+    all.extend(group("filters", DISKS, DATA).into_iter().map(|case| case.files(Files::AnyLength)));
+    all
+}
+
+fn spec_cases(spec: &str) -> Vec<Case> {
+    let commands = [
+        format!("info --image-opts '{spec}'"),
+        format!("info --output=json --image-opts '{spec}'"),
+        format!("compare --image-opts '{spec}' driver=raw,file.filename=r.raw"),
+    ];
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    group("filters", DISKS, &commands)
+}
+
+const DISKS: Fixture = Fixture {
+    name: "disks",
+    pick: false,
+    script: "create -f raw r.raw 1M
+             fill r.raw 64k 64k 3
+             create -f raw copy.raw 1M
+             fill copy.raw 64k 64k 3
+             create -f raw other.raw 1M
+             fill other.raw 64k 64k 4
+             create -f raw long.raw 2M
+             create -f qcow2 q.qcow2 1M
+             io q.qcow2 'write -P 3 64k 64k'
+             create -f qcow2 empty.qcow2 1M
+             text read.conf 0 '[inject-error]\\nevent = \"read_aio\"\\nerrno = \"28\"\\n'
+             text none.conf 0 '[inject-error]\\nevent = \"none\"\\n'
+             text foo.conf 0 '[foo]\\nevent = \"none\"\\n'
+             text key.conf 0 '[inject-error]\\nfoo = \"none\"\\n'
+             text garbage.conf 0 'garbage\\n'
+             text empty.conf 0 '# nothing\\n'",
+};
+
+const SPECS: &[&str] = &[
+    "driver=blkdebug",
+    "driver=blkdebug,image=foo",
+    "driver=blkdebug,file.driver=file,file.filename=r.raw",
+    "driver=blkdebug,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,image.filename=nosuch",
+    "driver=blkdebug,image.driver=qcow2,image.file.filename=q.qcow2",
+    "driver=raw,file.driver=blkdebug,file.image.filename=r.raw",
+    "driver=qcow2,file.driver=blkdebug,file.image.filename=q.qcow2",
+    "driver=blkdebug,align=3,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,align=0,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,align=4096,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,align=2G,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,align=foo,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,max-transfer=65536,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,align=512,max-transfer=513,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,max-transfer=-1,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,opt-write-zero=1k,max-write-zero=2k,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,opt-write-zero=1024,max-write-zero=512,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,opt-discard=3,max-discard=7,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,foo=1,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,take-child-perms.0=write,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,take-child-perms.0=foo,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,unshare-child-perms.0=write,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,inject-error.0.event=foo,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,inject-error.0.foo=1,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,inject-error.0.errno=5,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,inject-error.0.event=none,inject-error.0.errno=foo,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,inject-error.0.event=none,inject-error.0.iotype=foo,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,inject-error.0.event=none,inject-error.0.once=foo,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,inject-error.5.event=none,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,inject-error=foo,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,set-state.0.event=read_aio,set-state.0.new_state=2,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,set-state.0.event=none,set-state.0.foo=1,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,config=nosuch,image.driver=file,image.filename=r.raw",
+    "driver=blkdebug,config=empty.conf,image.driver=file,image.filename=r.raw",
+    "driver=throttle",
+    "driver=throttle,file=foo",
+    "driver=throttle,file.driver=file,file.filename=r.raw",
+    "driver=throttle,throttle-group=g,file.filename=r.raw",
+    "driver=preallocate",
+    "driver=preallocate,file=foo",
+    "driver=preallocate,file.filename=r.raw",
+    "driver=preallocate,file.filename=r.raw,foo=1",
+    "driver=preallocate,prealloc-align=3,file.filename=r.raw",
+    "driver=preallocate,prealloc-size=0,file.filename=r.raw",
+    "driver=preallocate,prealloc-size=foo,file.filename=r.raw",
+    "driver=raw,file.driver=preallocate,file.file.filename=r.raw",
+    "driver=copy-on-read",
+    "driver=copy-on-read,file.filename=r.raw",
+    "driver=compress",
+    "driver=compress,file.driver=file,file.filename=r.raw",
+    "driver=compress,file.driver=raw,file.file.filename=r.raw",
+    "driver=compress,file.driver=qcow2,file.file.filename=q.qcow2",
+    "driver=quorum",
+    "driver=quorum,file.filename=r.raw",
+    "driver=quorum,vote-threshold=1,children.0.driver=raw,children.0.file.filename=r.raw",
+    "driver=quorum,vote-threshold=2,children.0.driver=raw,children.0.file.filename=r.raw,children.1.driver=raw,children.1.file.filename=copy.raw",
+    "driver=quorum,vote-threshold=2,children.0.driver=raw,children.0.file.filename=r.raw,children.1.driver=qcow2,children.1.file.filename=q.qcow2",
+    "driver=quorum,vote-threshold=2,children.0.driver=raw,children.0.file.filename=r.raw,children.1.driver=raw,children.1.file.filename=other.raw",
+    "driver=quorum,vote-threshold=2,children.0.driver=raw,children.0.file.filename=r.raw,children.1.driver=raw,children.1.file.filename=other.raw,children.2.driver=raw,children.2.file.filename=copy.raw",
+    "driver=quorum,vote-threshold=1,read-pattern=fifo,children.0.driver=raw,children.0.file.filename=r.raw,children.1.driver=raw,children.1.file.filename=other.raw",
+    "driver=quorum,vote-threshold=1,read-pattern=foo,children.0.driver=raw,children.0.file.filename=r.raw",
+    "driver=quorum,vote-threshold=2,blkverify=on,children.0.driver=raw,children.0.file.filename=r.raw,children.1.driver=raw,children.1.file.filename=copy.raw",
+    "driver=quorum,vote-threshold=3,children.0.driver=raw,children.0.file.filename=r.raw,children.1.driver=raw,children.1.file.filename=copy.raw",
+    "driver=quorum,vote-threshold=0,children.0.driver=raw,children.0.file.filename=r.raw",
+    "driver=quorum,children.0.driver=raw,children.0.file.filename=r.raw",
+    "driver=quorum,vote-threshold=1,foo=1,children.0.driver=raw,children.0.file.filename=r.raw",
+    "driver=quorum,vote-threshold=1,rewrite-corrupted=on,children.0.driver=raw,children.0.file.filename=r.raw",
+    "driver=quorum,vote-threshold=1,children.0.filename=r.raw",
+    "driver=quorum,vote-threshold=2,children.0.driver=raw,children.0.file.filename=r.raw,children.1.driver=raw,children.1.file.filename=long.raw",
+    "driver=blkverify",
+    "driver=blkverify,raw.filename=r.raw",
+    "driver=blkverify,test.filename=q.qcow2",
+    "driver=blkverify,raw.filename=r.raw,test.filename=q.qcow2",
+    "driver=blkverify,raw.driver=raw,raw.file.filename=r.raw,test.driver=qcow2,test.file.filename=q.qcow2",
+    "driver=nosuch",
+    "driver=blkreplay",
+];
+
+const NAMES: &[&str] = &[
+    "info blkdebug:",
+    "info blkdebug:q.qcow2",
+    "info blkdebug::q.qcow2",
+    "info --output=json blkdebug::q.qcow2",
+    "info blkdebug:empty.conf:q.qcow2",
+    "info blkdebug:read.conf:q.qcow2",
+    "info blkdebug:nosuch:q.qcow2",
+    "info blkdebug:foo.conf:q.qcow2",
+    "info blkdebug:key.conf:q.qcow2",
+    "info blkdebug:garbage.conf:q.qcow2",
+    "info blkdebug:none.conf:q.qcow2",
+    "info -f raw blkdebug:none.conf:q.qcow2",
+    "info -f qcow2 blkdebug::q.qcow2",
+    "info -f blkdebug r.raw",
+    "info -f quorum r.raw",
+    "info -f throttle r.raw",
+    "create -f qcow2 blkdebug::x.qcow2 1M",
+    "create -f raw blkdebug::x.raw 1M",
+    "create -f throttle x 1M",
+    "create -f blkdebug x 1M",
+    "convert r.raw blkdebug::x.raw",
+    "convert -n -f raw -O raw r.raw blkdebug::long.raw",
+    "convert -O raw blkdebug:none.conf:q.qcow2 out.raw",
+    "convert -f raw blkdebug:read.conf:r.raw out.raw",
+    "compare -f raw -F raw blkdebug:read.conf:r.raw r.raw",
+    "compare -f raw -F raw r.raw blkdebug:read.conf:long.raw",
+    "check blkdebug::q.qcow2",
+    "map --output=json blkdebug::q.qcow2",
+    "dd if=r.raw of=blkdebug::x.raw",
+    "info blkverify:",
+    "info blkverify:r.raw",
+    "info blkverify:r.raw:q.qcow2",
+    "compare blkverify:r.raw:q.qcow2 r.raw",
+    "info throttle:r.raw",
+    "info quorum:r.raw",
+];
+
+const THROTTLE: &[&str] = &[
+    "info --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.filename=r.raw",
+    "info --object throttle-group,id=g,x-iops-total=10 --image-opts driver=throttle,throttle-group=g,file.filename=r.raw",
+    "info --object throttle-group,id=g,limits.iops-total=10 --image-opts driver=throttle,throttle-group=g,file.filename=r.raw",
+    "info --output=json --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.filename=r.raw",
+    "info --object throttle-group,id=g --image-opts driver=throttle,throttle-group=h,file.filename=r.raw",
+    "info --object throttle-group,id=g,foo=1 r.raw",
+    "info --object throttle-group r.raw",
+    "info --object throttle-group,id=g,x-iops-total=-1 r.raw",
+    "info --object throttle-group,id=g,x-bps-total=10,x-bps-read=10 r.raw",
+    "info --object throttle-group,help",
+    "info --object throttle-group,id=g --object throttle-group,id=g r.raw",
+    "map --output=json --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.driver=qcow2,file.file.filename=q.qcow2",
+    "check --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.driver=qcow2,file.file.filename=q.qcow2",
+    "convert --object throttle-group,id=g,x-bps-total=100000000 --image-opts driver=throttle,throttle-group=g,file.driver=qcow2,file.file.filename=q.qcow2 out.raw",
+];
+
+const DATA: &[&str] = &[
+    "convert -n --target-image-opts r.raw driver=compress,file.driver=qcow2,file.file.filename=empty.qcow2 && check empty.qcow2",
+    "convert -n --target-image-opts r.raw driver=preallocate,file.filename=long.raw",
+    "convert -n --target-image-opts r.raw driver=qcow2,file.driver=blkdebug,file.image.filename=empty.qcow2 && check empty.qcow2",
+    "convert -n --target-image-opts r.raw driver=quorum,vote-threshold=2,children.0.driver=raw,children.0.file.filename=other.raw,children.1.driver=qcow2,children.1.file.filename=empty.qcow2",
+    "convert -n --target-image-opts other.raw driver=copy-on-read,file.driver=qcow2,file.file.filename=q.qcow2",
+    "convert -n --target-image-opts long.raw driver=quorum,vote-threshold=1,children.0.driver=raw,children.0.file.filename=r.raw",
+    "resize --image-opts driver=preallocate,file.filename=r.raw 2M",
+    "resize --image-opts driver=qcow2,file.driver=blkdebug,file.image.filename=q.qcow2 2M",
+    "bench -w -c 4 --pattern 5 --image-opts driver=raw,file.driver=blkdebug,file.align=4096,file.image.filename=r.raw",
+];
