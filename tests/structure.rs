@@ -303,8 +303,11 @@ fn the_top_level_is_as_designed() {
     complain("unknown names at the top level", &wrong);
 }
 
+/// A heading, and whether a driver can do that.
+type Column = (&'static str, fn(&FormatDriver) -> bool);
+
 /// Columns of the table of formats, and what a driver says of each.
-const COLUMNS: &[(&str, fn(&FormatDriver) -> bool)] = &[
+const COLUMNS: &[Column] = &[
     ("read", |_| true),
     ("write", |driver| driver.caps.contains(Caps::WRITE)),
     ("create", |driver| driver.creator.is_some()),
