@@ -29,8 +29,8 @@ impl Fresh {
     /// Grows up to `end` for a write of all bytes from `written` on.
     fn grow_for(&self, written: u64, end: u64) -> Result<()> {
         self.grow(written, end).map_err(|error| match error.kind() {
-            // What a server says of requests beyond the end.
-            ErrorKind::Unsupported => Error::from_errno(errno::EINVAL).with_source(error),
+            // The number that servers tell for requests beyond the end.
+            ErrorKind::Unsupported => error.with_errno(errno::EINVAL),
             _ => error,
         })
     }

@@ -6,8 +6,8 @@
 use std::any::Any;
 
 use diskimg_core::{
-    BlockDevice, ByteRange, Description, Error, Extent, HostRef, Limits, Prealloc, Result, ZeroMode, errno,
-    len_u64, read_only_error,
+    BlockDevice, ByteRange, Description, Error, Extent, ExtentFlags, HostRef, Limits, Prealloc, Result,
+    ZeroMode, errno, len_u64, read_only_error,
 };
 
 use crate::extents::{Extents, meaning, whole_blocks};
@@ -218,7 +218,9 @@ impl BlockDevice for NbdDevice {
             Some(known) => known,
             None => self.ask_extents(range)?,
         };
-        Ok(Extent { len, flags: meaning(flags), host })
+        let flags = meaning(flags);
+        let host = host.filter(|_| flags.contains(ExtentFlags::PRESENT));
+        Ok(Extent { len, flags, host })
     }
 
     fn as_any(&self) -> Option<&dyn Any> {

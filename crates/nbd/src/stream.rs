@@ -50,12 +50,6 @@ impl Stream {
         Ok(Self { socket: Arc::new(socket), until: None })
     }
 
-    /// A stream over one end of a pair, for tests.
-    #[cfg(test)]
-    pub(crate) fn from_unix(socket: UnixStream) -> Self {
-        Self { socket: Arc::new(Socket::Unix(socket)), until: None }
-    }
-
     /// All reads of this clone have to end within `time` from now; `None`: each within the limit of silence.
     pub(crate) fn limit_time(&mut self, time: Option<Duration>) -> io::Result<()> {
         self.until = time.map(|time| Instant::now() + time);
@@ -84,12 +78,13 @@ const ECONNREFUSED: i32 = 111;
 fn connect_tcp(host: &str, port: &str, failed: impl Fn(io::Error) -> Error) -> Result<Socket> {
     let unresolved =
         |why: &str| Error::invalid(format!("address resolution failed for {host}:{port}: {why}"));
-    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-    let number: u64 = port
-        .parse()
-        .ok()
-        .filter(|_| digits)
-        .ok_or_else(|| unresolved("Servname not supported for ai_socktype"))?;
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    let number: Option<u64> = if digits {
+        port.parse().ok()
+    } else {
+        std::fs::read_to_string(SERVICES).ok().and_then(|all| service(&all, port))
+    };
+    let number = number.ok_or_else(|| unresolved("Servname not supported for ai_socktype"))?;
     // The C library's resolver keeps the low bits.
     let number = u16::try_from(number % (1 << 16)).unwrap_or_default();
     let name = if host.is_empty() { "localhost" } else { host };
@@ -108,6 +103,19 @@ fn connect_tcp(host: &str, port: &str, failed: impl Fn(io::Error) -> Error) -> R
         }
     }
     Err(failed(last))
+}
+
+/// Where the host keeps the names of ports.
+const SERVICES: &str = "/etc/services";
+
+/// The TCP port of that name: lines are `name port/protocol alias… # comment`.
+fn service(all: &str, name: &str) -> Option<u64> {
+    let number_of = |line: &str| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let (first, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
+        if first == name || words.any(|alias| alias == name) { port.parse().ok() } else { None }
+    };
+    all.lines().find_map(number_of)
 }
 
 impl Socket {
@@ -158,5 +166,19 @@ impl Write for Stream {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_have_names() {
+        let all = "# x\nhttp 80/tcp www # web\nnbd 10809/udp\nnbd 10809/tcp\nodd\n";
+        assert_eq!(
+            (service(all, "www"), service(all, "nbd"), service(all, "x")),
+            (Some(80), Some(10809), None)
+        );
     }
 }
