@@ -33,6 +33,8 @@ mod encrypt;
 mod filters;
 #[path = "diff_matrix/fixtures.rs"]
 mod fixtures;
+#[path = "diff_matrix/holes.rs"]
+mod holes;
 #[path = "diff_matrix/info.rs"]
 mod info;
 #[path = "diff_matrix/layout.rs"]
@@ -78,6 +80,7 @@ fn main() -> std::process::ExitCode {
         create::cases(),
         dd::cases(),
         encrypt::cases(),
+        holes::cases(),
         filters::cases(),
         info::cases(),
         locks::cases(),

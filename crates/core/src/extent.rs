@@ -22,6 +22,17 @@ bitflags! {
         const ASK_HOST = 1 << 4;
         /// Not present, and no other layer is to be asked: nobody says what it reads as.
         const UNSPECIFIED = 1 << 5;
+        /// Where the format keeps it is no one's business: whoever lists extents lists it as data without a place.
+        /// (qemu-img's drivers of some formats tell nothing else.)
+        const UNTOLD = 1 << 6;
+    }
+}
+
+impl ExtentFlags {
+    /// These flags as they are listed: see [`ExtentFlags::UNTOLD`].
+    #[must_use]
+    pub const fn as_listed(self) -> Self {
+        if self.contains(Self::UNTOLD) { Self::PRESENT.union(Self::DATA) } else { self }
     }
 }
 

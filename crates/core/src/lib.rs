@@ -33,6 +33,7 @@ pub mod mapped;
 mod mem;
 pub mod opener;
 pub mod options;
+pub mod parent_path;
 mod progress;
 pub mod protocol;
 mod range;

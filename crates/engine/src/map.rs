@@ -30,16 +30,18 @@ pub struct MapEntry<'a> {
 
 impl<'a> MapEntry<'a> {
     fn new(start: u64, status: &Status<'a>) -> Self {
+        let flags = status.flags.as_listed();
+        let host = status.host.filter(|_| flags == status.flags);
         Self {
             start,
             length: status.len,
             depth: status.depth,
-            present: status.flags.contains(ExtentFlags::PRESENT),
-            zero: status.flags.contains(ExtentFlags::ZERO),
-            data: status.flags.contains(ExtentFlags::DATA),
-            compressed: status.flags.contains(ExtentFlags::COMPRESSED),
-            offset: status.host.map(|host| host.offset),
-            filename: status.host.map(|host| host.device.describe().filename),
+            present: flags.contains(ExtentFlags::PRESENT),
+            zero: flags.contains(ExtentFlags::ZERO),
+            data: flags.contains(ExtentFlags::DATA),
+            compressed: flags.contains(ExtentFlags::COMPRESSED),
+            offset: host.map(|host| host.offset),
+            filename: host.map(|host| host.device.describe().filename),
         }
     }
 

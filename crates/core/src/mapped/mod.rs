@@ -183,6 +183,11 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
         None
     }
 
+    /// Flags of all that this layer answers for, besides those of its kind.
+    fn present_flags(&self) -> ExtentFlags {
+        ExtentFlags::empty()
+    }
+
     /// Flags of stored clusters besides `PRESENT` and `DATA`.
     fn stored_flags(&self) -> ExtentFlags {
         ExtentFlags::empty()

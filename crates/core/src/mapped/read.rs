@@ -39,8 +39,9 @@ impl<M: ClusterMap> MappedImage<M> {
 
     pub(super) fn extent(&self, range: ByteRange) -> Result<Extent<'_>> {
         let part = self.part_at(range)?;
-        Ok(match part.place {
-            Place::Absent => Extent::absent(part.len),
+        let told = self.map.present_flags();
+        let extent = match part.place {
+            Place::Absent => return Ok(Extent::absent(part.len)),
             Place::Zero => Extent::zero(part.len),
             Place::Stored(_) => {
                 let host = part.host().and_then(|offset| self.host_ref(offset));
@@ -51,7 +52,8 @@ impl<M: ClusterMap> MappedImage<M> {
                 let extent = Extent::data(self.packed_len(range, part.len), None);
                 Extent { flags: extent.flags | ExtentFlags::COMPRESSED, ..extent }
             }
-        })
+        };
+        Ok(Extent { flags: extent.flags | told, ..extent })
     }
 
     /// Packed clusters that follow each other are one extent. `len`: of the first.

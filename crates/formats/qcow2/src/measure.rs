@@ -106,7 +106,8 @@ fn allocated(source: &dyn BlockDevice, cluster: u64) -> Result<u64> {
     while at < len {
         let extent = source.extent_at(ByteRange::from_bounds(at, len))?;
         let mut end = at.saturating_add(extent.len.max(1));
-        if !extent.is_zero() && extent.flags.contains(ExtentFlags::DATA) {
+        let flags = extent.flags.as_listed();
+        if !flags.contains(ExtentFlags::ZERO) && flags.contains(ExtentFlags::DATA) {
             end = align_up(end, cluster).unwrap_or(u64::MAX);
             data += end - at / cluster * cluster;
         }

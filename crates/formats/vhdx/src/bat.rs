@@ -42,6 +42,11 @@ impl Entry {
         Self(offset | FULLY_PRESENT)
     }
 
+    /// A block of which some sectors are at file offset `offset`.
+    pub(crate) const fn partial(offset: u64) -> Self {
+        Self(offset | PARTIALLY_PRESENT)
+    }
+
     const fn state(self) -> u64 {
         self.0 & 7
     }
@@ -141,6 +146,20 @@ impl Geometry {
         block + block / self.ratio()
     }
 
+    /// Index of the entry of a chunk's sector bitmap.
+    pub(crate) fn bitmap_index(&self, chunk: u64) -> u64 {
+        chunk * (self.ratio() + 1) + self.ratio()
+    }
+
+    /// Host space that entry `index` refers to, with what stands there.
+    pub(crate) fn space(&self, index: u64, entry: Entry) -> Option<ByteRange> {
+        match self.block_of(index) {
+            Some(_) => entry.place(self.has_parent).map(|at| ByteRange::new(at, self.block_size)),
+            None if self.has_parent => entry.bitmap().map(|at| ByteRange::new(at, MIB)),
+            None => None,
+        }
+    }
+
     /// The block that entry `index` stands for, unless it is a sector bitmap's.
     pub(crate) fn block_of(&self, index: u64) -> Option<u64> {
         let (chunk, within) = (index / (self.ratio() + 1), index % (self.ratio() + 1));
@@ -189,17 +208,14 @@ pub(crate) fn check(
 ) -> Result<(), Damage> {
     for (entry, value) in (0..).zip(entries) {
         let behind = |which, offset| Damage::BehindEnd { entry, which, offset, file_len };
-        let offset = value.offset();
-        let len = match geometry.block_of(entry) {
-            Some(_) if value.place(geometry.has_parent).is_none() => continue,
+        let Some(space) = geometry.space(entry, *value) else { continue };
+        let (offset, whole) = (space.start, space.len);
+        let used = match geometry.block_of(entry) {
             Some(block) => {
-                let rest = geometry.disk_size.saturating_sub(block.saturating_mul(geometry.block_size));
-                (geometry.block_size, geometry.block_size.min(rest))
+                whole.min(geometry.disk_size.saturating_sub(block.saturating_mul(geometry.block_size)))
             }
-            None if !geometry.has_parent || value.bitmap().is_none() => continue,
-            None => (MIB, MIB),
+            None => whole,
         };
-        let (whole, used) = len;
         if offset > i64::MAX.cast_unsigned() - whole {
             found(Damage::Overflow(entry))?;
         }
@@ -208,7 +224,7 @@ pub(crate) fn check(
         } else if used > 0 && file_len - offset < used {
             found(behind("end", offset.saturating_add(used - 1)))?;
         }
-        if let Err(overlap) = taken.check(ByteRange::new(offset, whole)) {
+        if let Err(overlap) = taken.check(space) {
             found(overlap)?;
         }
     }
@@ -243,6 +259,6 @@ mod tests {
         let zero = Some(Block::Zero);
         assert_eq!(states, [zero, zero, zero, zero, None, zero, Some(Block::Stored(5 << 20)), None]);
         assert_eq!(NOT_PRESENT.block(true).unwrap(), Block::Absent);
-        assert_eq!(Entry((1 << 20) | 7).block(true).unwrap(), Block::Partial(1 << 20));
+        assert_eq!(Entry::partial(1 << 20).block(true).unwrap(), Block::Partial(1 << 20));
     }
 }

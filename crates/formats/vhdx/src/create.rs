@@ -1,20 +1,25 @@
 //! Creating images: log, block allocation table and metadata one after the other from 1 MiB on, then the blocks.
 
 use diskimg_core::driver::CreateContext;
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
+use diskimg_core::opener::{Mode, ReferenceKind};
+use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions, RuntimeOptions};
 use diskimg_core::{BlockDevice, ByteRange, Error, Prealloc, Result, align_up, to_usize};
 use uuid::Uuid;
 
 use crate::bat::{Entry, Geometry, NOT_PRESENT, ZERO};
 use crate::header::{HEADER_OFFSETS, Header, SIGNATURE};
 use crate::limits::{LOG_SECTOR, MAX_BLOCK, MAX_DISK, MAX_LOG, MIB};
+use crate::locator::Parent;
 use crate::metadata::Metadata;
+use crate::parent::Identity;
 use crate::region::{Regions, TABLE_OFFSETS};
 
 const SIZE: &str = "size";
 const LOG_SIZE: &str = "log_size";
 const BLOCK_SIZE: &str = "block_size";
 const SUBFORMAT: &str = "subformat";
+const BACKING_FILE: &str = "backing_file";
+const BACKING_FMT: &str = "backing_fmt";
 const BLOCK_STATE_ZERO: &str = "block_state_zero";
 
 const fn option(
@@ -24,6 +29,11 @@ const fn option(
     help: &'static str,
 ) -> OptSpec {
     OptSpec { name, kind, help, default, usage: OptUse::CREATE }
+}
+
+/// An option that qemu-img does not have.
+const fn hidden(name: &'static str) -> OptSpec {
+    OptSpec { usage: OptUse::CREATE.union(OptUse::HIDDEN), ..option(name, OptKind::Str, None, "") }
 }
 
 /// The create options.
@@ -49,6 +59,8 @@ pub(crate) const OPTIONS: &[OptSpec] = &[
         "Force use of payload blocks of type 'ZERO'. Non-standard, but default.  Do not set to 'off' when using \
          'qemu-img convert' with subformat=dynamic.",
     ),
+    hidden(BACKING_FILE),
+    hidden(BACKING_FMT),
 ];
 
 /// Who made the file: diagnostic only.
@@ -71,24 +83,34 @@ const LARGEST_AUTO: u64 = 64 * MIB;
 struct Plan {
     geometry: Geometry,
     log_len: u32,
+    physical_sector_size: u32,
     fixed: bool,
     /// What entries of blocks are that have no place.
     vacant: Entry,
 }
 
+/// Blocks have their place from the start, as the options say; `differencing` is for those with a parent.
+fn is_fixed(options: &ParsedOptions) -> Result<bool> {
+    let has_parent = options.get_str(BACKING_FILE).is_some();
+    match options.get_str(SUBFORMAT).as_deref() {
+        Some("fixed") if has_parent => Err(Error::invalid("A fixed disk can't have a backing file")),
+        None | Some("dynamic") => Ok(false),
+        Some("fixed") => Ok(true),
+        Some("differencing") if has_parent => Ok(false),
+        Some(other) => {
+            Err(Error::invalid(format!("Parameter '{SUBFORMAT}' does not accept value '{other}'")))
+        }
+    }
+}
+
 impl Plan {
-    fn new(options: &ParsedOptions) -> Result<Self> {
+    /// What `options` ask for, over a parent.
+    fn new(options: &ParsedOptions, parent: Option<&Identity>) -> Result<Self> {
         let number = |name| options.get_number(name).unwrap_or(0);
-        let fixed = match options.get_str(SUBFORMAT).as_deref() {
-            None | Some("dynamic") => false,
-            Some("fixed") => true,
-            Some(other) => {
-                let text = format!("Parameter '{SUBFORMAT}' does not accept value '{other}'");
-                return Err(Error::invalid(text));
-            }
-        };
+        let fixed = is_fixed(options)?;
+        let sector_size = parent.map_or(SECTOR, |parent| parent.sector_size.into());
         let too_large = || Error::invalid("Image size too large; max of 64TB");
-        let disk_size = align_up(number(SIZE), SECTOR).filter(|size| *size <= MAX_DISK);
+        let disk_size = align_up(number(SIZE), sector_size).filter(|size| *size <= MAX_DISK);
         let disk_size = disk_size.ok_or_else(too_large)?;
         let too_long = || Error::invalid("Log size must be smaller than 4 GB");
         let log_len = align_up(number(LOG_SIZE), MIB).filter(|len| *len <= MAX_LOG).ok_or_else(too_long)?;
@@ -96,7 +118,7 @@ impl Plan {
             return Err(Error::invalid("Log size must be a multiple of 1 MB"));
         }
         let block_size = match align_up(number(BLOCK_SIZE), MIB).unwrap_or(MAX_BLOCK) {
-            0 => auto_block_size(disk_size),
+            0 => parent.map_or_else(|| auto_block_size(disk_size), |parent| parent.block_size),
             size => size.min(MAX_BLOCK),
         };
         if !block_size.is_power_of_two() {
@@ -104,10 +126,11 @@ impl Plan {
         }
         let zero = options.get(BLOCK_STATE_ZERO).is_none() || options.get_bool(BLOCK_STATE_ZERO);
         Ok(Self {
-            geometry: Geometry { disk_size, block_size, sector_size: SECTOR, has_parent: false },
+            geometry: Geometry { disk_size, block_size, sector_size, has_parent: parent.is_some() },
             log_len: u32::try_from(log_len).map_err(|_| too_long())?,
+            physical_sector_size: parent.map_or(512, |parent| parent.physical_sector_size),
             fixed,
-            vacant: if zero { ZERO } else { NOT_PRESENT },
+            vacant: if zero && parent.is_none() { ZERO } else { NOT_PRESENT },
         })
     }
 
@@ -133,15 +156,15 @@ impl Plan {
         }
     }
 
-    fn metadata(&self) -> Metadata {
+    fn metadata(&self, locator: Option<Vec<u8>>) -> Metadata {
         Metadata {
             block_size: self.geometry.block_size,
             leave_allocated: self.fixed,
             disk_size: self.geometry.disk_size,
             page_83: Uuid::new_v4(),
-            sector_size: 512,
-            physical_sector_size: 512,
-            locator: None,
+            sector_size: if self.geometry.sector_size == 4096 { 4096 } else { 512 },
+            physical_sector_size: self.physical_sector_size,
+            locator,
         }
     }
 }
@@ -156,18 +179,24 @@ pub(crate) fn validate(options: &ParsedOptions) -> Result<()> {
     if Prealloc::from_name(&mode) == Some(Prealloc::Metadata) {
         return Err(Error::unsupported(format!("Unsupported preallocation mode: {mode}")));
     }
-    Plan::new(options).map(|_| ())
+    if options.get_str(BACKING_FMT).is_some_and(|format| format != crate::DRIVER.name) {
+        return Err(Error::invalid("the parent of a VHDX image is a VHDX image"));
+    }
+    Plan::new(options, None).map(|_| ())
 }
 
 /// Makes the image in an empty storage. The file identifier comes last, so that a file is an image when it is whole.
 pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
-    let plan = Plan::new(context.options)?;
+    let name = context.options.get_str(BACKING_FILE);
+    let parent = name.as_deref().map(|name| parent_of(context, name)).transpose()?;
+    let locator = name.zip(parent).map(|(name, parent)| Parent::encode(&name, parent.data_write));
+    let plan = Plan::new(context.options, parent.as_ref())?;
     let storage = &*context.storage;
     let regions = plan.regions();
     let end = plan.blocks_start() + if plan.fixed { plan.geometry.disk_size } else { 0 };
     storage.set_len(end, Prealloc::Off)?;
     write_bat(storage, &plan)?;
-    storage.write_at(regions.metadata.start, &plan.metadata().encode())?;
+    storage.write_at(regions.metadata.start, &plan.metadata(locator).encode())?;
     for offset in TABLE_OFFSETS {
         storage.write_at(offset, &regions.encode())?;
     }
@@ -182,6 +211,13 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     identifier.extend(CREATOR.encode_utf16().flat_map(u16::to_le_bytes));
     storage.write_at(0, &identifier)?;
     storage.flush()
+}
+
+/// Looks at the file that is to be the parent.
+fn parent_of(context: &CreateContext<'_>, name: &str) -> Result<Identity> {
+    let mode = Mode { write: false, create: false };
+    let file = context.opener.open(ReferenceKind::Backing, name, mode, RuntimeOptions::new())?;
+    Identity::read(&*file)
 }
 
 fn write_bat(storage: &dyn BlockDevice, plan: &Plan) -> Result<()> {

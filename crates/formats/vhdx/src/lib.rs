@@ -11,16 +11,19 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod bat;
+mod bitmap;
 mod check;
 mod create;
 mod damage;
 mod header;
 mod journal;
 mod limits;
+mod locator;
 mod log;
 mod map;
 mod metadata;
 mod open;
+mod parent;
 mod region;
 mod replay;
 mod space;
@@ -34,7 +37,12 @@ use crate::header::SIGNATURE;
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "vhdx",
     extensions: &["vhdx"],
-    caps: Caps::WRITE.union(Caps::CREATE).union(Caps::CHECK).union(Caps::REPAIR).union(Caps::PREALLOCATE),
+    caps: Caps::WRITE
+        .union(Caps::CREATE)
+        .union(Caps::BACKING)
+        .union(Caps::CHECK)
+        .union(Caps::REPAIR)
+        .union(Caps::PREALLOCATE),
     options: create::OPTIONS,
     strong_options: &[],
     probe,

@@ -22,3 +22,5 @@ pub(crate) const MAX_FILE: u64 = 2 * MAX_DISK;
 pub(crate) const MAX_REPLAY: u64 = 256 << 20;
 /// Longest parent locator.
 pub(crate) const MAX_LOCATOR: u32 = 1 << 20;
+/// Most values in a parent locator.
+pub(crate) const MAX_LOCATOR_VALUES: u16 = 256;

@@ -2,7 +2,8 @@
 //!
 //! Write order: the bytes of blocks, and a file that is long enough for them | the table, through the log
 //! ([`crate::journal`]). A block is filled cluster by cluster; what is not written of it reads as zeros, because new
-//! places are made of zeros. A place that the table dropped is used again only when the table without it is durable, the
+//! places are made of zeros. In a differencing disk a cluster is a sector, and what is not written of a block is the
+//! parent's: the sector bitmaps are written before the table. A place that the table dropped is used again only when the table without it is durable, the
 //! requests that may have looked it up have ended, and it has been zeroed.
 
 use std::sync::Arc;
@@ -10,15 +11,19 @@ use std::sync::atomic::AtomicBool;
 
 use diskimg_core::mapped::{ClusterMap, Cut, EntryTable, Place, Run, Space};
 use diskimg_core::{
-    BlockDevice, ByteRange, Check, Device, Error, ErrorKind, FormatDriver, ImageInfo, Result, ZeroMode, errno,
+    BackingRef, BlockDevice, ByteRange, Check, Device, Error, ErrorKind, ExtentFlags, FormatDriver, Image,
+    ImageInfo, Result, ZeroMode, errno, extend_to,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::bat::{Block, Entry, Geometry, NOT_PRESENT, ZERO};
+use crate::bitmap::{SectorBitmaps, Sectors};
 use crate::header::Current;
 use crate::journal::{FRONT, Journal};
 use crate::limits::{LOG_SECTOR, MAX_FILE, MIB};
+use crate::locator::Parent;
 use crate::metadata::Metadata;
+use crate::parent;
 use crate::region::Taken;
 use crate::space::HostSpace;
 
@@ -35,6 +40,7 @@ pub(crate) struct Parts {
     /// Where the table is.
     pub bat: ByteRange,
     pub metadata: Metadata,
+    pub parent: Option<Parent>,
     pub entries: Vec<Entry>,
     /// The log was replayed, which no check has told yet.
     pub replayed: AtomicBool,
@@ -62,20 +68,24 @@ pub(crate) struct BlockMap {
     may_drop: bool,
     /// Some block lies in front of everything that blocks may lie in.
     has_bad_place: bool,
+    parent: Option<Parent>,
+    bitmaps: SectorBitmaps,
+    /// Held while sectors of a differencing disk are published.
+    publishing: Mutex<()>,
     state: RwLock<State>,
 }
 
 impl BlockMap {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { storage, filename, current, taken, bat, metadata, entries, replayed } = parts;
+        let Parts { storage, filename, current, taken, bat, metadata, parent, entries, replayed } = parts;
         let geometry = Geometry::from(&metadata);
-        let mut places: Vec<u64> =
-            entries.iter().filter_map(|entry| entry.place(geometry.has_parent)).collect();
-        places.sort_unstable();
-        let shared = places.windows(2).any(|pair| matches!(pair, [a, b] if b - a < geometry.block_size));
-        let has_bad_place = places.first().is_some_and(|first| *first < FRONT);
+        let mut places: Vec<ByteRange> =
+            (0..).zip(&entries).filter_map(|(index, entry)| geometry.space(index, *entry)).collect();
+        places.sort_unstable_by_key(|place| place.start);
+        let shared = places.windows(2).any(|pair| matches!(pair, [a, b] if a.overlaps(b)));
+        let has_bad_place = places.first().is_some_and(|first| first.start < FRONT);
         // A damaged table may name places behind the end of the file.
-        let end = places.last().map_or(0, |last| last.saturating_add(geometry.block_size));
+        let end = places.iter().map(ByteRange::end).max().unwrap_or(0);
         let next = storage.len().max(taken.end()).max(end).checked_next_multiple_of(MIB).unwrap_or(u64::MAX);
         let len = (entries.len() as u64 * 8).next_multiple_of(LOG_SECTOR);
         let state = RwLock::new(State {
@@ -84,12 +94,15 @@ impl BlockMap {
         });
         Self {
             journal: Journal::new(Arc::clone(&storage), current),
+            bitmaps: SectorBitmaps::new(Arc::clone(&storage)),
+            publishing: Mutex::default(),
+            cluster: if parent.is_some() { geometry.sector_size } else { LOG_SECTOR },
+            parent,
             storage,
             filename,
             taken,
             geometry,
             replayed,
-            cluster: LOG_SECTOR,
             may_drop: !metadata.leave_allocated && !shared && !has_bad_place,
             has_bad_place,
             state,
@@ -145,18 +158,71 @@ impl BlockMap {
         }
     }
 
-    /// Makes the file long enough for the block at `host`.
-    fn extend(&self, host: u64) -> Result<()> {
-        let end = host + self.geometry.block_size;
-        if self.storage.len() >= end {
-            return Ok(());
-        }
-        // Zeroing never makes a file shorter, whatever others do meanwhile.
-        match self.storage.write_zeroes(ByteRange::new(end - 1, 1), ZeroMode::MayUnmap) {
-            Ok(()) if self.storage.len() >= end => Ok(()),
-            _ => self.storage.write_at(end - 1, &[0]),
-        }
+    /// The place of the bitmap that has the sectors of a block.
+    fn bitmap(&self, state: &State, block: u64) -> Option<u64> {
+        state.table.get(self.geometry.bitmap_index(block / self.geometry.ratio()))?.bitmap()
     }
+
+    /// Sectors of a block, which are its clusters in a differencing disk.
+    fn sectors(&self, bitmap: u64, block: u64, within: u64, count: u64) -> Sectors {
+        let first = block % self.geometry.ratio() * self.per_block() + within;
+        Sectors { bitmap, first, count }
+    }
+
+    /// Clusters of the block at `host` of a differencing disk from a cluster of it on: in the file, or the parent's.
+    fn partial_run(&self, bitmap: Option<u64>, cluster: u64, most: u64, host: u64) -> Result<Run> {
+        let (block, within) = self.split(cluster);
+        let missing = || Error::corrupt("a sector bitmap is missing").with_errno(errno::EIO);
+        let most = most.min(self.per_block() - within);
+        let sectors = self.sectors(bitmap.ok_or_else(missing)?, block, within, most);
+        let (here, count) = self.bitmaps.run(sectors)?;
+        let stored = host.saturating_add(within * self.cluster);
+        Ok(Run { place: if here { Place::Stored(stored) } else { Place::Absent }, count })
+    }
+
+    /// The bitmap for a block, which is made if need be.
+    fn ensure_bitmap(&self, block: u64) -> Result<u64> {
+        let host = {
+            let state = &mut *self.state.write();
+            if let Some(bitmap) = self.bitmap(state, block) {
+                return Ok(bitmap);
+            }
+            state.space.append(MIB, MAX_FILE).ok_or_else(no_room)?
+        };
+        extend_to(&self.storage, host + MIB)?;
+        let index = self.geometry.bitmap_index(block / self.geometry.ratio());
+        self.state.write().table.set(index, Entry::present(host));
+        Ok(host)
+    }
+
+    /// Makes sectors of a differencing disk's block at `host` visible.
+    fn publish_sectors(&self, cluster: u64, count: u64, host: u64) -> Result<()> {
+        let _one_at_a_time = self.publishing.lock();
+        let (block, within) = self.split(cluster);
+        let kind = self.block(&self.state.read(), block)?;
+        let entry = match kind {
+            Block::Zero | Block::Stored(_) => Entry::present(host),
+            Block::Absent | Block::Partial(_) => {
+                let bitmap = self.ensure_bitmap(block)?;
+                let there = self.geometry.disk_size / self.cluster - block * self.per_block();
+                let whole = self.sectors(bitmap, block, 0, self.per_block().min(there));
+                if kind == Block::Absent {
+                    self.bitmaps.set(Sectors { count: self.per_block(), ..whole }, false)?;
+                }
+                self.bitmaps.set(self.sectors(bitmap, block, within, count), true)?;
+                let full = self.bitmaps.run(whole)? == (true, whole.count);
+                if full { Entry::present(host) } else { Entry::partial(host) }
+            }
+        };
+        let state = &mut *self.state.write();
+        state.table.set(self.geometry.index(block), entry);
+        state.space.leave(block, ByteRange::new(cluster, count), true);
+        Ok(())
+    }
+}
+
+fn no_room() -> Error {
+    Error::limit("the image has no room for more blocks").with_errno(errno::EFBIG)
 }
 
 impl ClusterMap for BlockMap {
@@ -182,52 +248,58 @@ impl ClusterMap for BlockMap {
 
     fn run_at(&self, cluster: u64, most: u64) -> Result<Run> {
         let (block, within) = self.split(cluster);
-        let state = &*self.state.read();
-        let kind = self.block(state, block)?;
-        let before = if self.geometry.has_parent { Place::Absent } else { Place::Zero };
-        let stored = |offset: u64| Place::Stored(offset.saturating_add(within * self.cluster));
-        if state.space.is_filling(block) {
-            let end = (block + 1) * self.per_block();
-            let (outside, end) = match state.space.outstanding(block, cluster) {
-                Some((outstanding, until)) => (!outstanding, until.min(end)),
-                None => (true, end),
-            };
+        let (kind, bitmap) = {
+            let state = &*self.state.read();
+            let kind = self.block(state, block)?;
             let place = match kind {
-                Block::Stored(offset) if outside => stored(offset),
-                Block::Stored(_) => before,
                 Block::Absent => Place::Absent,
-                _ => Place::Zero,
+                Block::Zero => Place::Zero,
+                Block::Stored(offset) | Block::Partial(offset) => {
+                    Place::Stored(offset.saturating_add(within * self.cluster))
+                }
             };
-            return Ok(Run { place, count: (end - cluster).min(most) });
-        }
-        let blocks = within.saturating_add(most).div_ceil(self.per_block());
-        let count = self.blocks_like(state, block, kind, blocks);
-        let place = match kind {
-            Block::Absent => Place::Absent,
-            Block::Zero => Place::Zero,
-            Block::Stored(offset) | Block::Partial(offset) => stored(offset),
+            if matches!(kind, Block::Partial(_)) {
+                (kind, self.bitmap(state, block))
+            } else if state.space.is_filling(block) {
+                let end = (block + 1) * self.per_block();
+                let (outstanding, end) = match state.space.outstanding(block, cluster) {
+                    Some((outstanding, until)) => (outstanding, until.min(end)),
+                    None => (false, end),
+                };
+                // Only a block of zeros is filled like this.
+                let place = if outstanding && matches!(kind, Block::Stored(_)) { Place::Zero } else { place };
+                return Ok(Run { place, count: (end - cluster).min(most) });
+            } else {
+                let blocks = within.saturating_add(most).div_ceil(self.per_block());
+                let count = self.blocks_like(state, block, kind, blocks);
+                return Ok(Run { place, count: (count * self.per_block() - within).min(most) });
+            }
         };
-        Ok(Run { place, count: (count * self.per_block() - within).min(most) })
+        match kind {
+            Block::Partial(host) => self.partial_run(bitmap, cluster, most, host),
+            _ => Ok(Run { place: Place::Zero, count: 1 }),
+        }
     }
 
     fn allocate(&self, cluster: u64, most: u64) -> Result<Space> {
         let (block, within) = self.split(cluster);
         let count = most.min(self.per_block() - within);
         let clusters = ByteRange::new(cluster, count);
-        let host = {
+        let (host, fresh) = {
             let state = &mut *self.state.write();
             let stored = match self.block(state, block)? {
                 Block::Stored(offset) | Block::Partial(offset) => Some(offset),
                 Block::Absent | Block::Zero => None,
             };
-            let full = || Error::limit("the image has no room for more blocks").with_errno(errno::EFBIG);
-            state.space.enter(block, clusters, stored, MAX_FILE).ok_or_else(full)?
+            let host = state.space.enter(block, clusters, stored, MAX_FILE).ok_or_else(no_room)?;
+            // What a sector holds that is the parent's is of no interest.
+            (host, stored.is_none() || self.parent.is_none())
         };
-        if let Err(error) = self.extend(host) {
+        if let Err(error) = extend_to(&self.storage, host + self.geometry.block_size) {
             self.state.write().space.leave(block, clusters, false);
             return Err(error);
         }
-        Ok(Space { offset: host + within * self.cluster, count, fresh: true })
+        Ok(Space { offset: host + within * self.cluster, count, fresh })
     }
 
     fn give_back(&self, space: Space) {
@@ -243,8 +315,11 @@ impl ClusterMap for BlockMap {
     }
 
     fn publish(&self, cluster: u64, count: u64, place: Place) -> Result<()> {
-        let state = &mut *self.state.write();
         let (block, within) = self.split(cluster);
+        if let (Place::Stored(offset), Some(_)) = (place, &self.parent) {
+            return self.publish_sectors(cluster, count, offset.saturating_sub(within * self.cluster));
+        }
+        let state = &mut *self.state.write();
         if let Place::Stored(offset) = place {
             let host = offset.saturating_sub(within * self.cluster);
             state.table.set(self.geometry.index(block), Entry::present(host));
@@ -271,12 +346,18 @@ impl ClusterMap for BlockMap {
         }
         let state = &*self.state.read();
         for block in self.split(first).0..=self.split(first + count.saturating_sub(1)).0 {
-            if matches!(self.block(state, block)?, Block::Stored(host) if host < FRONT) {
+            if matches!(self.block(state, block)?, Block::Stored(host) | Block::Partial(host) if host < FRONT)
+            {
                 let text = "a block lies in the structures of the image";
                 return Err(Error::new(ErrorKind::Corrupt, text).with_errno(EFAULT));
             }
         }
         Ok(())
+    }
+
+    fn present_flags(&self) -> ExtentFlags {
+        // qemu-img's driver says nothing of where the data are. It does not read differencing disks.
+        if self.parent.is_some() { ExtentFlags::empty() } else { ExtentFlags::UNTOLD }
     }
 
     fn zeroed(&self, old: Place, how: ZeroMode) -> Option<Place> {
@@ -291,9 +372,19 @@ impl ClusterMap for BlockMap {
     }
 
     fn take_dirty(&self) -> Cut {
-        let state = &mut *self.state.write();
-        state.space.taken();
-        Some(state.table.take_dirty()).filter(|writes| !writes.is_empty()).into_iter().collect()
+        let table = {
+            let state = &mut *self.state.write();
+            state.space.taken();
+            state.table.take_dirty()
+        };
+        // They may say more than the table that was taken, never less; and they are written first.
+        let mut writes = self.bitmaps.take_dirty();
+        writes.extend(table);
+        Some(writes).filter(|writes| !writes.is_empty()).into_iter().collect()
+    }
+
+    fn wants_write_back(&self) -> bool {
+        self.bitmaps.wants_write_back()
     }
 
     fn write_cut(&self, cut: &Cut) -> Result<()> {
@@ -303,10 +394,12 @@ impl ClusterMap for BlockMap {
     fn not_written(&self, cut: Cut) {
         let state = &mut *self.state.write();
         state.space.not_written();
+        self.bitmaps.written(false);
         cut.iter().for_each(|writes| state.table.not_written(writes));
     }
 
     fn written(&self, epoch: u64) {
+        self.bitmaps.written(true);
         let unused = self.state.write().space.written(epoch);
         self.recycle(unused);
     }
@@ -321,6 +414,18 @@ impl ClusterMap for BlockMap {
     fn info(&self) -> Result<ImageInfo> {
         let cluster_size = Some(self.geometry.block_size);
         Ok(ImageInfo { cluster_size, dirty: Some(false), ..ImageInfo::default() })
+    }
+
+    fn backing(&self) -> Option<BackingRef> {
+        let parent = self.parent.as_ref()?;
+        Some(BackingRef { name: parent.name.clone(), format: Some(crate::DRIVER.name.to_owned()) })
+    }
+
+    fn accepts_backing(&self, backing: &dyn Image) -> Result<()> {
+        match &self.parent {
+            Some(parent) => parent::accepts(parent, self.geometry.sector_size, backing),
+            None => Ok(()),
+        }
     }
 
     fn as_check(&self) -> Option<&dyn Check> {

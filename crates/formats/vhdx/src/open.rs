@@ -13,6 +13,7 @@ use diskimg_core::{BlockDevice, ByteRange, Error, ErrorKind, Image, Result, errn
 use crate::bat::{self, Geometry};
 use crate::damage::Damage;
 use crate::header::{self, Current};
+use crate::locator::Parent;
 use crate::map::{BlockMap, Parts};
 use crate::metadata::Metadata;
 use crate::region::{Regions, Taken};
@@ -28,6 +29,7 @@ struct Found {
     taken: Taken,
     regions: Regions,
     metadata: Metadata,
+    parent: Option<Parent>,
     entries: Vec<bat::Entry>,
     replayed: bool,
 }
@@ -56,6 +58,7 @@ pub(crate) fn open(context: OpenContext<'_>) -> Result<Arc<dyn Image>> {
         taken: found.taken,
         bat: found.regions.bat,
         metadata: found.metadata,
+        parent: found.parent,
         entries: found.entries,
         replayed: AtomicBool::new(found.replayed),
     });
@@ -82,15 +85,13 @@ fn read(storage: Arc<dyn BlockDevice>, how: How<'_>) -> Result<Found, Damage> {
     };
     let regions = Regions::read(&*storage, &mut taken)?;
     let metadata = Metadata::read(&*storage, regions.metadata.start)?;
-    if metadata.locator.is_some() {
-        return Err(Damage::Unknown("differencing disks are not supported"));
-    }
+    let parent = metadata.locator.as_deref().map(Parent::parse).transpose()?;
     let geometry = Geometry::from(&metadata);
     let entries = bat::read(&*storage, regions.bat, &geometry)?;
     if !how.lenient {
         bat::check(&entries, &geometry, &taken, bat::file_len(&*storage), Err)?;
     }
-    Ok(Found { storage, current, taken, regions, metadata, entries, replayed })
+    Ok(Found { storage, current, taken, regions, metadata, parent, entries, replayed })
 }
 
 /// The error for a log that has to be replayed by who may not write.

@@ -63,14 +63,17 @@ impl HostSpace {
         }
         let host = match stored.or_else(|| self.free.pop()) {
             Some(host) => host,
-            None => {
-                let host = self.next;
-                self.next = host.checked_add(self.block_size).filter(|next| *next <= limit)?;
-                host
-            }
+            None => self.append(self.block_size, limit)?,
         };
         let outstanding = vec![clusters];
         self.filling.insert(block, Filling { host, outstanding, published: stored.is_some() });
+        Some(host)
+    }
+
+    /// `len` bytes, a multiple of a MiB, that are never given back, below `limit`.
+    pub(crate) fn append(&mut self, len: u64, limit: u64) -> Option<u64> {
+        let host = self.next;
+        self.next = host.checked_add(len).filter(|next| *next <= limit)?;
         Some(host)
     }
 

@@ -36,6 +36,6 @@ fn so_do_those_without_zero_blocks() {
 }
 
 #[test]
-fn so_does_a_disk_of_one_sector_in_large_blocks() {
-    contract::run(&DRIVER, &ContractSetup { size: 512, options: &[], flips: 10, ..SETUP });
+fn so_does_a_disk_of_one_sector_in_larger_blocks() {
+    contract::run(&DRIVER, &ContractSetup { size: 512, options: &["block_size=2M"], flips: 10, ..SETUP });
 }
