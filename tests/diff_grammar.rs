@@ -32,7 +32,8 @@ fn main() -> std::process::ExitCode {
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let lines = variable("DISKIMG_GRAMMAR_LINES").map_or(SAMPLE, |lines: u64| lines as usize);
     let seed = variable("DISKIMG_GRAMMAR_SEED").unwrap_or(SEED);
-    let mut tests = vec![Test::new("accepted differences are documented", Needs::Nothing, |_| accepted::documented())];
+    let mut tests =
+        vec![Test::new("accepted differences are documented", Needs::Nothing, |_| accepted::documented())];
     for batch in 0..lines.div_ceil(BATCH) {
         let seed = seed.wrapping_mul(1_000_003).wrapping_add(batch as u64);
         tests.push(Test::new(format!("seed {seed}"), Needs::Texts, move |env| {

@@ -89,12 +89,20 @@ pub fn run(env: &Env, line: &[String]) -> Result<Vec<String>, String> {
 }
 
 fn shown(line: &[String]) -> String {
-    line.iter().map(|word| if word.is_empty() || word.contains([' ', '"']) { format!("'{word}'") } else { word.clone() }).collect::<Vec<_>>().join(" ")
+    line.iter()
+        .map(
+            |word| {
+                if word.is_empty() || word.contains([' ', '"']) { format!("'{word}'") } else { word.clone() }
+            },
+        )
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn plain(mut done: Finished, program: &Path) -> Finished {
     for text in [&mut done.stdout, &mut done.stderr] {
-        *text = fold_failed_requests(&fold_progress(text)).replace(program.to_string_lossy().as_ref(), "qemu-img");
+        *text = fold_failed_requests(&fold_progress(text))
+            .replace(program.to_string_lossy().as_ref(), "qemu-img");
         if let Some(time) = text.lines().find(|line| line.starts_with("Run completed in ")) {
             *text = text.replace(time, "Run completed in some time.");
         }
@@ -107,7 +115,9 @@ type Found = (String, String, String);
 fn compare_folders(env: &Env, base: &Path, unfinished: bool) -> Result<Vec<Found>, String> {
     let (theirs, ours) = (base.join("qemu"), base.join("ours"));
     let (expected, got) = (folder::list(&theirs)?, folder::list(&ours)?);
-    let names = |list: &std::collections::BTreeMap<String, folder::Entry>| list.keys().cloned().collect::<Vec<_>>().join(" ");
+    let names = |list: &std::collections::BTreeMap<String, folder::Entry>| {
+        list.keys().cloned().collect::<Vec<_>>().join(" ")
+    };
     if names(&expected) != names(&got) {
         return Ok(vec![("names".to_owned(), names(&expected), names(&got))]);
     }
@@ -139,7 +149,9 @@ fn content(env: &Env, dir: &Path, name: &str, base: &Path, to: &str) -> Result<C
     let secret = ["--object", "secret,id=s,data=secret"];
     let ask = |args: &[&str]| process::run(&env.oracle_link, args, dir);
     let info = ask(&["info", "--output=json", name])?;
-    let pick = |key: &str| info.stdout.lines().rfind(|line| line.starts_with(&format!("    \"{key}\""))).unwrap_or("").to_owned();
+    let pick = |key: &str| {
+        info.stdout.lines().rfind(|line| line.starts_with(&format!("    \"{key}\""))).unwrap_or("").to_owned()
+    };
     let format = pick("format").split('"').nth(3).unwrap_or("raw").to_owned();
     let target = base.join(to);
     let target = target.to_string_lossy();

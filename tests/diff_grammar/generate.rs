@@ -124,13 +124,18 @@ impl Generator {
                 let named = self.named.first().map(|(_, format)| (*format).to_owned());
                 named.filter(|_| self.rng.chance(85)).unwrap_or_else(|| self.value(Kind::Format))
             }
-            Kind::Format if self.rng.chance(6) => self.pick(&["nosuch", "", "RAW", "file", "host_device", "bochs"]),
+            Kind::Format if self.rng.chance(6) => {
+                self.pick(&["nosuch", "", "RAW", "file", "host_device", "bochs"])
+            }
             Kind::Format => self.pick(&FORMATS),
             Kind::Cache if self.rng.chance(10) => self.pick(&["foo", "", "Writeback"]),
             Kind::Cache => self.pick(&["writeback", "none", "unsafe", "writethrough", "directsync", "off"]),
             Kind::Output => self.pick(&["json", "human", "json", "human", "foo"]),
-            Kind::Size if self.rng.chance(10) => self.pick(&["foo", "", "-1", "1.5", "1kB", "16E", "9223372036854775807"]),
-            Kind::Size => self.pick(&["0", "1", "512", "1k", "4k", "64k", "65536", "100000", "1M", "1.5M", "0x1000", "2M"]),
+            Kind::Size if self.rng.chance(10) => {
+                self.pick(&["foo", "", "-1", "1.5", "1kB", "16E", "9223372036854775807"])
+            }
+            Kind::Size => self
+                .pick(&["0", "1", "512", "1k", "4k", "64k", "65536", "100000", "1M", "1.5M", "0x1000", "2M"]),
             Kind::Signed => {
                 let sign = self.pick(&["", "+", "+", "-", "-"]);
                 format!("{sign}{}", self.value(Kind::Size))
@@ -143,7 +148,15 @@ impl Generator {
             Kind::Aio => self.pick(&["threads", "native", "io_uring", "foo"]),
             Kind::Prealloc => self.pick(&["off", "metadata", "falloc", "full", "foo"]),
             Kind::Repair => self.pick(&["leaks", "all", "foo"]),
-            Kind::Snapshot => self.pick(&["one", "1", "2", "snapshot.id=1", "snapshot.name=two", "nosuch", "snapshot.foo=1"]),
+            Kind::Snapshot => self.pick(&[
+                "one",
+                "1",
+                "2",
+                "snapshot.id=1",
+                "snapshot.name=two",
+                "nosuch",
+                "snapshot.foo=1",
+            ]),
             Kind::Bitmap => self.pick(&["b0", "b1", "nosuch"]),
             Kind::CreateOptions | Kind::AmendOptions => self.option_list(),
             Kind::Object => self.pick(&[
@@ -161,16 +174,60 @@ impl Generator {
 
     fn option_list(&mut self) -> String {
         const ITEMS: &[&str] = &[
-            "cluster_size=4k", "cluster_size=64k", "cluster_size=2M", "cluster_size=3", "cluster_size=512",
-            "compat=0.10", "compat=1.1", "compat=v3", "compat=9", "lazy_refcounts=on", "lazy_refcounts=off",
-            "refcount_bits=1", "refcount_bits=16", "refcount_bits=64", "refcount_bits=5", "preallocation=off",
-            "preallocation=metadata", "preallocation=falloc", "preallocation=full", "preallocation=foo",
-            "compression_type=zstd", "compression_type=zlib", "extended_l2=on", "size=1M", "size=2M", "size=foo",
-            "backing_file=r.raw", "backing_fmt=raw", "static=on", "subformat=fixed", "subformat=dynamic",
-            "subformat=monolithicFlat", "subformat=streamOptimized", "subformat=twoGbMaxExtentSparse", "subformat=foo",
-            "adapter_type=lsilogic", "hwversion=6", "compat6=on", "zeroed_grain=on", "force_size=on", "block_size=1M",
-            "log_size=1M", "block_state_zero=off", "table_size=4", "key-secret=s", "iter-time=10", "cipher-alg=aes-128",
-            "nocow=off", "foo=1", "foo", "encrypt.format=luks", "encrypt.key-secret=s", "data_file_raw=on", "help",
+            "cluster_size=4k",
+            "cluster_size=64k",
+            "cluster_size=2M",
+            "cluster_size=3",
+            "cluster_size=512",
+            "compat=0.10",
+            "compat=1.1",
+            "compat=v3",
+            "compat=9",
+            "lazy_refcounts=on",
+            "lazy_refcounts=off",
+            "refcount_bits=1",
+            "refcount_bits=16",
+            "refcount_bits=64",
+            "refcount_bits=5",
+            "preallocation=off",
+            "preallocation=metadata",
+            "preallocation=falloc",
+            "preallocation=full",
+            "preallocation=foo",
+            "compression_type=zstd",
+            "compression_type=zlib",
+            "extended_l2=on",
+            "size=1M",
+            "size=2M",
+            "size=foo",
+            "backing_file=r.raw",
+            "backing_fmt=raw",
+            "static=on",
+            "subformat=fixed",
+            "subformat=dynamic",
+            "subformat=monolithicFlat",
+            "subformat=streamOptimized",
+            "subformat=twoGbMaxExtentSparse",
+            "subformat=foo",
+            "adapter_type=lsilogic",
+            "hwversion=6",
+            "compat6=on",
+            "zeroed_grain=on",
+            "force_size=on",
+            "block_size=1M",
+            "log_size=1M",
+            "block_state_zero=off",
+            "table_size=4",
+            "key-secret=s",
+            "iter-time=10",
+            "cipher-alg=aes-128",
+            "nocow=off",
+            "foo=1",
+            "foo",
+            "encrypt.format=luks",
+            "encrypt.key-secret=s",
+            "data_file_raw=on",
+            "help",
         ];
         let count = 1 + self.rng.index(3);
         let mut items: Vec<&str> = (0..count).map(|_| *self.rng.pick(ITEMS)).collect();

@@ -24,9 +24,13 @@ impl References {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         match (text, text.strip_prefix("listed:")) {
             ("permissive", _) => Some(Self::Permissive),
-            ("same-directory", _) => Some(Self::SameDirectory),
+            ("same-dir" | "same-directory", _) => Some(Self::SameDirectory),
             ("deny", _) => Some(Self::Deny),
             (_, Some(files)) => Some(Self::Listed(files.split(',').map(str::to_owned).collect())),
+            // Anything else is a list, if its names could be those of files.
+            (files, _) if files.contains(['/', '.', ',']) => {
+                Some(Self::Listed(files.split(',').map(str::to_owned).collect()))
+            }
             _ => None,
         }
     }
@@ -53,6 +57,11 @@ mod tests {
         assert_eq!(
             References::parse("listed:a,b/c"),
             Some(References::Listed(vec!["a".to_owned(), "b/c".to_owned()]))
+        );
+        assert_eq!(References::parse("same-dir"), Some(References::SameDirectory));
+        assert_eq!(
+            References::parse("base.qcow2,/srv/b"),
+            Some(References::Listed(vec!["base.qcow2".to_owned(), "/srv/b".to_owned()]))
         );
         assert_eq!(References::parse("open"), None);
     }

@@ -92,7 +92,7 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     args.source.filename = values::one_image(ui, operands)?;
     args.source.cache = values::changed_cache(ui, args.cache.as_deref())?;
     let image = args.source.open(ui, OpenOptions::write())?;
-    let progress = ProgressBar::new(args.progress && !args.quiet, PROGRESS_STEP);
+    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
     progress.start();
     let result = || {
         let depth = args.base.as_deref().map(|base| find_layer(&image, base)).transpose()?;
