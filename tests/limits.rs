@@ -133,7 +133,8 @@ fn progress_is_told_in_json() {
     let dir = dir.path();
     fs::write(dir.join("r.raw"), contents()).expect("written");
     let told = quiet(dir, 20, "convert --progress=json -f raw -O qcow2 r.raw a.qcow2");
-    let last: serde_json::Value = serde_json::from_str(told.lines().last().unwrap_or_default()).expect("JSON");
+    let last: serde_json::Value =
+        serde_json::from_str(told.lines().last().unwrap_or_default()).expect("JSON");
     assert_eq!(last["progress"], 100.0);
 }
 

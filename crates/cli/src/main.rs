@@ -12,6 +12,7 @@ mod getopt;
 mod help;
 mod human;
 mod image_report;
+mod interrupt;
 mod json;
 mod objects;
 mod option_help;

@@ -87,9 +87,6 @@ pub(crate) fn open(context: OpenContext<'_>) -> Result<Arc<dyn Image>> {
     read_zero_padded(&*storage, footer.header_offset, &mut bytes)?;
     let header = Header::parse(&bytes, len)?;
     let parent = if footer.kind == DIFFERENCING {
-        if mode.write {
-            return Err(Error::unsupported("differencing VHD images are only read"));
-        }
         let name = parent::name(&*storage, &header)?;
         Some(BackingRef { name, format: Some(crate::DRIVER.name.to_owned()) })
     } else {
