@@ -86,10 +86,12 @@ pub const ACCEPTED: &[Accepted] = &[
         reason: "differencing images are an addition",
         fits: |line, _, qemu, ours| {
             let named = |text: &str| {
-                text.contains("ile not supported for file format 'vhdx'")
-                    || text.contains("ile format not supported for file format 'vhdx'")
+                let refused = text.contains("ile not supported for file format")
+                    || text.contains("ile format not supported for file format");
+                refused && (text.contains("'vhdx'") || text.contains("'vpc'"))
             };
-            is(line, &["create", "convert"]) && (named(qemu) || ours.contains("fmt=vhdx") && qemu.is_empty())
+            is(line, &["create", "convert"])
+                && (named(qemu) || (ours.contains("fmt=vhdx") || ours.contains("fmt=vpc")) && qemu.is_empty())
         },
     },
     Accepted {
