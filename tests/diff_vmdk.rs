@@ -202,7 +202,7 @@ fn descriptors() {
     // A gate sees each extent.
     let up = format!("{head}createType=\"monolithicFlat\"\nRW 1 FLAT \"/etc/hostname\" 0\n");
     std::fs::write(folder.join("up.vmdk"), up).unwrap();
-    let refused = told(OURS, folder, &["--references=same-directory", "info", "up.vmdk"]);
+    let refused = told(OURS, folder, &["--references=same-dir", "info", "up.vmdk"]);
     assert!(refused.contains("not allowed") && refused.ends_with("exit Some(1)"), "{refused}");
 }
 

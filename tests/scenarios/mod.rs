@@ -15,6 +15,7 @@ pub const IMAGES: &[(&[&str], u64, u64)] = &[
     (&["cluster_size=4k", "data_file=data"], 128 << 10, 4096),
     (&["cluster_size=1k", "preallocation=metadata"], 64 << 10, 1024),
     (&["cluster_size=512", "lazy_refcounts=on"], 32 << 10, 512),
+    (&["cluster_size=4k", "pass-discard-other=on"], 128 << 10, 4096),
     (&[], 640 << 10, 65536),
 ];
 

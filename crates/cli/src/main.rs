@@ -11,6 +11,7 @@ mod getopt;
 mod help;
 mod human;
 mod image_report;
+mod interrupt;
 mod json;
 mod objects;
 mod option_help;

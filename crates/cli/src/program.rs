@@ -32,7 +32,7 @@ fn run_command(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
             Item::Option(Key::Trace, text) => check_trace(&ui, Value(text))?,
             Item::Option(Key::References, text) => {
                 let text = Value(text).text(&ui)?;
-                let policies = "permissive, same-directory, deny or listed:FILE,...";
+                let policies = "permissive, same-dir, deny or a list of files (FILE,...)";
                 ui.references = References::parse(&text)
                     .ok_or_else(|| ui.usage(format!("--references expects {policies}, not '{text}'")))?;
             }

@@ -20,14 +20,14 @@ pub(crate) enum References {
 }
 
 impl References {
-    /// From the value of the option.
+    /// From the value of the option: a word, or file names with commas between them (`./deny` is a file).
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        match (text, text.strip_prefix("listed:")) {
-            ("permissive", _) => Some(Self::Permissive),
-            ("same-directory", _) => Some(Self::SameDirectory),
-            ("deny", _) => Some(Self::Deny),
-            (_, Some(files)) => Some(Self::Listed(files.split(',').map(str::to_owned).collect())),
-            _ => None,
+        match text {
+            "" => None,
+            "permissive" => Some(Self::Permissive),
+            "same-dir" => Some(Self::SameDirectory),
+            "deny" => Some(Self::Deny),
+            files => Some(Self::Listed(files.split(',').map(str::to_owned).collect())),
         }
     }
 
@@ -49,11 +49,11 @@ mod tests {
     #[test]
     fn policies_have_names() {
         assert_eq!(References::parse("deny"), Some(References::Deny));
-        assert_eq!(References::parse("same-directory"), Some(References::SameDirectory));
+        assert_eq!(References::parse("same-dir"), Some(References::SameDirectory));
         assert_eq!(
-            References::parse("listed:a,b/c"),
+            References::parse("a,b/c"),
             Some(References::Listed(vec!["a".to_owned(), "b/c".to_owned()]))
         );
-        assert_eq!(References::parse("open"), None);
+        assert_eq!(References::parse(""), None);
     }
 }

@@ -4,7 +4,7 @@
 //! `Try '…'` line show it in full. Failed writes to either stream are ignored, as qemu-img does.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -113,7 +113,17 @@ impl Ui {
             text.push('\n');
             text.push_str(hint);
         }
-        self.fail(text)
+        let exit = self.fail(text);
+        if let Some(remark) = error.remark().filter(|_| self.says_more()) {
+            self.complain(format!("{remark}\n").as_bytes());
+        }
+        exit
+    }
+
+    /// True where a line that qemu-img does not have is in nobody's way: programs that parse what `qemu-img` says call
+    /// it by that name, and do not show it on a terminal.
+    fn says_more(&self) -> bool {
+        self.program() != "qemu-img" || std::io::stderr().is_terminal()
     }
 
     /// Prints an error and where help is; the program ends with 1.

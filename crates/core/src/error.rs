@@ -78,6 +78,7 @@ struct Inner {
     message: Cow<'static, str>,
     errno: Option<i32>,
     hint: Option<Cow<'static, str>>,
+    remark: Option<Cow<'static, str>>,
     source: Option<Source>,
     /// The message says all that an outsider is told: the causes are details.
     summary: bool,
@@ -94,6 +95,7 @@ impl Error {
             message: message.into(),
             errno: None,
             hint: None,
+            remark: None,
             source: None,
             summary: false,
         }))
@@ -135,6 +137,7 @@ impl Error {
             message: message.into(),
             errno,
             hint,
+            remark: None,
             source: Some(Box::new(self)),
             summary,
         }))
@@ -154,13 +157,28 @@ impl Error {
     pub fn told_as(self, message: impl Into<Cow<'static, str>>) -> Self {
         let (kind, errno, hint) = (self.kind(), Some(self.errno()), None);
         let source: Option<Source> = Some(Box::new(self));
-        Self(Box::new(Inner { kind, message: message.into(), errno, hint, source, summary: true }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            errno,
+            hint,
+            remark: None,
+            source,
+            summary: true,
+        }))
     }
 
     /// Adds a hint: lines that a command prints after the message.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds a remark: a line that qemu-img does not have, for a command to print after everything else.
+    #[must_use]
+    pub fn with_remark(mut self, remark: impl Into<Cow<'static, str>>) -> Self {
+        self.0.remark = Some(remark.into());
         self
     }
 
@@ -195,6 +213,16 @@ impl Error {
         }
         let source: &(dyn StdError + 'static) = self.0.source.as_deref()?;
         source.downcast_ref::<Self>()?.hint()
+    }
+
+    /// The remark of this level, or of the first cause that has one.
+    #[must_use]
+    pub fn remark(&self) -> Option<&str> {
+        if let Some(remark) = &self.0.remark {
+            return Some(remark);
+        }
+        let source: &(dyn StdError + 'static) = self.0.source.as_deref()?;
+        source.downcast_ref::<Self>()?.remark()
     }
 
     /// The error number a C program would report: the host's own, else one that fits the kind.
@@ -264,6 +292,7 @@ impl From<io::Error> for Error {
             message: message.into(),
             errno,
             hint: None,
+            remark: None,
             source: None,
             summary: false,
         }))

@@ -58,6 +58,16 @@ pub trait Image: BlockDevice {
         Ok(())
     }
 
+    /// The image below was changed on purpose, with what this one holds: a format that records its parent's identity
+    /// records what it is now, durably.
+    ///
+    /// # Errors
+    /// The host's; `Unsupported` if the record can't be changed.
+    fn adopt_backing(&self, backing: &dyn Image) -> Result<()> {
+        let _ = backing;
+        Ok(())
+    }
+
     /// The devices that hold it; the first is the primary one, `file`.
     fn children(&self) -> Vec<Child>;
 

@@ -25,6 +25,13 @@ impl Progress for () {
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
+impl From<Arc<AtomicBool>> for CancelToken {
+    /// The stop is asked for by setting the flag, which a signal's handler can do.
+    fn from(flag: Arc<AtomicBool>) -> Self {
+        Self(flag)
+    }
+}
+
 impl CancelToken {
     /// Asks for the stop.
     pub fn cancel(&self) {

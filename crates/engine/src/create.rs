@@ -191,6 +191,11 @@ impl CreatePlan {
         self.create().map_err(|error| self.explain(error))
     }
 
+    /// Removes the file that [`run`](Self::run) made, if it is one: for an image that will not be finished.
+    pub fn remove(&self) {
+        self.file.remove();
+    }
+
     fn create(&self) -> Result<()> {
         let creator = self.maker.format.creator.ok_or_else(|| self.maker.not_creatable())?;
         (creator.validate)(&self.options)?;

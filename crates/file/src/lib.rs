@@ -10,6 +10,7 @@ mod device;
 mod direct;
 mod errors;
 mod extents;
+mod holder;
 mod lock;
 mod open;
 mod protocol;

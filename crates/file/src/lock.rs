@@ -12,6 +12,8 @@ use diskimg_core::{Error, ErrorKind, Result, errno};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
+use crate::holder;
+
 /// First lock byte of "I need permission i".
 const NEEDED_BASE: u64 = 100;
 
@@ -90,9 +92,13 @@ fn check_free(
             Ok(false) => {}
             Ok(true) => {
                 let hint = format!("Is another process using the image [{filename}]?");
-                return Err(Error::new(ErrorKind::Locked, format!("{words} \"{name}\" lock"))
+                let error = Error::new(ErrorKind::Locked, format!("{words} \"{name}\" lock"))
                     .with_errno(errno::EAGAIN)
-                    .with_hint(hint));
+                    .with_hint(hint);
+                return Err(match holder::remark(file, byte) {
+                    Some(remark) => error.with_remark(remark),
+                    None => error,
+                });
             }
             Err(error) => return Err(host_error(error).context(format!("Failed to get lock byte {byte}"))),
         }
@@ -134,6 +140,7 @@ mod tests {
         assert_eq!(error.joined(), "Failed to get \"write\" lock");
         assert_eq!(error.hint(), Some("Is another process using the image [F]?"));
         assert_eq!(error.kind(), ErrorKind::Locked);
+        assert_eq!(error.remark(), Some("It is in use by this process itself."));
 
         let error = acquire(&open(), LockSpec::FORMAT_READ, "F").unwrap_err();
         assert_eq!(error.joined(), "Failed to get shared \"write\" lock");

@@ -15,8 +15,10 @@ use parking_lot::Mutex;
 pub enum Change {
     /// Bytes were written at an offset.
     Write(u64, Arc<[u8]>),
-    /// The range was zeroed or discarded.
+    /// The range was zeroed.
     Zero(ByteRange),
+    /// The range was discarded: it reads as zeros, and nothing grows.
+    Discard(ByteRange),
     /// The length (bytes) was set.
     SetLen(u64),
     /// A flush returned: all earlier changes of the device are durable.
@@ -124,7 +126,7 @@ impl BlockDevice for RecordDevice {
     }
 
     fn discard(&self, range: ByteRange) -> Result<()> {
-        self.record(Change::Zero(range), |memory| memory.discard(range))
+        self.record(Change::Discard(range), |memory| memory.discard(range))
     }
 
     fn flush(&self) -> Result<()> {

@@ -150,9 +150,13 @@ fn apply(disk: &mut Vec<u8>, change: &Change, mut keep: impl FnMut(u64) -> bool)
                 }
             });
         }
-        Change::Zero(range) => {
+        Change::Zero(range) | Change::Discard(range) => {
             let zeros = [0; 512];
-            each_sector(*range, |part| {
+            let range = match change {
+                Change::Discard(_) => range.intersect(ByteRange::new(0, disk.len() as u64)),
+                _ => *range,
+            };
+            each_sector(range, |part| {
                 if keep(part.start / SECTOR) {
                     put(disk, part, &zeros[..to_usize(part.len)]);
                 }

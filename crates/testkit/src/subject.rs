@@ -119,6 +119,9 @@ const FURTHER_FILES: [(&str, &str, &str); 4] = [
     ("subformat", "twoGbMaxExtentSparse", "image-s001"),
 ];
 
+/// Options among those of a subject that an image is opened with, not made with.
+const RUNTIME_ONLY: [&str; 3] = ["pass-discard-other", "pass-discard-snapshot", "lazy-refcounts"];
+
 /// A single image, perhaps with a data file or an extent of its own.
 #[derive(Clone, Debug)]
 pub struct FormatSubject {
@@ -148,18 +151,20 @@ impl FormatSubject {
     /// Values that are not of their option's kind.
     pub fn parsed(&self) -> Result<ParsedOptions> {
         let mut parsed = ParsedOptions::new(&[self.driver.options]);
-        for (name, value) in &self.options {
+        for (name, value) in self.options.iter().filter(|(name, _)| !RUNTIME_ONLY.contains(name)) {
             parsed.set(name, value)?;
         }
         parsed.set_number("size", self.size);
         Ok(parsed)
     }
 
-    /// The options that an image made with these create options is opened with: the name of its secret.
+    /// The options that an image made with these create options is opened with: the name of its secret, and those that
+    /// are none to create with.
     #[must_use]
     pub fn runtime_options(&self) -> RuntimeOptions {
         let mut options = RuntimeOptions::new();
-        for (name, value) in self.options.iter().filter(|(name, _)| name.ends_with("key-secret")) {
+        let at_run_time = |name: &str| name.ends_with("key-secret") || RUNTIME_ONLY.contains(&name);
+        for (name, value) in self.options.iter().filter(|(name, _)| at_run_time(name)) {
             options.set(*name, RuntimeValue::Str(value.clone()));
         }
         options

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::num::NonZero;
 
 use diskimg::chain::OpenOptions;
-use diskimg::core::Task;
 use diskimg::engine::commit::{CommitOptions, commit, find_layer};
 
 use crate::command::{Command, Key, Value, flag, value};
+use crate::interrupt::Interrupts;
 use crate::progress::ProgressBar;
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
@@ -96,13 +96,14 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let top = args.source.open(ui, OpenOptions::write())?;
     let progress = ProgressBar::new(args.progress && !args.quiet, PROGRESS_STEP);
     progress.start();
+    let interrupts = Interrupts::listen();
     let depth = args.base.as_deref().map(|base| find_layer(&top, base)).transpose();
     let result = depth.and_then(|depth| {
         let options = CommitOptions { depth, keep: args.keep, rate_limit: NonZero::new(args.rate) };
-        commit(&context(ui), top, &options, &Task::reporting(&progress))
+        commit(&context(ui), top, &options, &interrupts.task(&progress))
     });
     drop(progress);
-    result.map_err(|error| ui.library_error(&error))?;
+    result.map_err(|error| interrupts.report(ui, &error))?;
     if !args.quiet {
         ui.print("Image committed.\n");
     }

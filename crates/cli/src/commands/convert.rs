@@ -4,14 +4,15 @@ use std::ffi::OsString;
 use std::num::NonZero;
 
 use diskimg::chain::{Context, Node, OpenOptions};
+use diskimg::core::BlockDevice as _;
 use diskimg::core::driver::{Caps, Notices};
 use diskimg::core::protocol::CacheMode;
-use diskimg::core::{BlockDevice as _, Task};
 use diskimg::engine::bitmap::{can_hold_bitmaps, check_bitmaps_consistent, copy_bitmaps};
 use diskimg::engine::convert::new_image_is_zero;
 use diskimg::engine::{ConvertOptions, CreatePlan, CreateRequest, SnapshotName, convert};
 
 use crate::command::{Command, Key, Value, flag, value};
+use crate::interrupt::Interrupts;
 use crate::progress::ProgressBar;
 use crate::snapshot;
 use crate::source::{Source, context};
@@ -260,8 +261,13 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let target = args.open_target(ui, &context, &sources)?;
     let options = args.options(&context, &target);
     let sources: Vec<&Node> = sources.iter().collect();
-    let task = Task::reporting(&progress);
-    convert(&sources, &target.node, &options, &task).map_err(|error| ui.library_error(&error))?;
+    let interrupts = Interrupts::listen();
+    if let Err(error) = convert(&sources, &target.node, &options, &interrupts.task(&progress)) {
+        if let Some(plan) = target.made.filter(|_| interrupts.stopped(&error)) {
+            plan.remove();
+        }
+        return Err(interrupts.report(ui, &error));
+    }
     progress.finish();
     if let ([source], true) = (sources.as_slice(), args.bitmaps) {
         copy_bitmaps(source, &target.node, &context.notices).map_err(|error| ui.library_error(&error))?;
@@ -276,6 +282,8 @@ const PROGRESS_STEP: u8 = 1;
 struct OpenTarget {
     node: Node,
     has_backing: bool,
+    /// How it was made, if it was.
+    made: Option<CreatePlan>,
 }
 
 impl Args {
@@ -303,7 +311,7 @@ impl Args {
         self.check_bitmaps(ui, sources)?;
         let cache = values::target_cache(ui, self.target.cache.as_deref())?;
         let mut secrets = Vec::new();
-        if let Some(plan) = plan {
+        if let Some(plan) = &plan {
             // What the new image was encrypted with opens it.
             secrets.extend(plan.options().shown());
             secrets.retain(|(name, _)| name.ends_with("key-secret"));
@@ -316,7 +324,7 @@ impl Args {
         }
         let node = Source { secrets, ..self.target.source(cache) }.open(ui, OpenOptions::write())?;
         self.check_target(ui, &node)?;
-        Ok(OpenTarget { node, has_backing })
+        Ok(OpenTarget { node, has_backing, made: plan })
     }
 
     /// Checks everything that the new image is to be.

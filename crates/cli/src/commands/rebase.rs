@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 
 use diskimg::chain::{Node, OpenOptions};
-use diskimg::core::{BackingRef, Task};
+use diskimg::core::BackingRef;
 use diskimg::engine::rebase::{RebaseOptions, can_rebase, check_format, open_backing, rebase, set_backing};
 
 use crate::command::{Command, Key, Value, flag, value};
+use crate::interrupt::Interrupts;
 use crate::progress::ProgressBar;
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
@@ -108,7 +109,9 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let top = args.source.open(ui, OpenOptions { backing: !args.only_name, ..OpenOptions::write() })?;
     let options = RebaseOptions { compress: args.compress, ..RebaseOptions::default() };
     let read = OpenOptions { force_share: args.force_share, ..OpenOptions::read().with_cache(backing_cache) };
-    args.change(ui, &top, &options, &read, &progress).map_err(|error| ui.library_error(&error))?;
+    let interrupts = Interrupts::listen();
+    args.change(ui, &top, &options, &read, (&progress, &interrupts))
+        .map_err(|error| interrupts.report(ui, &error))?;
     progress.finish();
     Ok(())
 }
@@ -120,7 +123,7 @@ impl Args {
         top: &Node,
         options: &RebaseOptions,
         read: &OpenOptions,
-        progress: &ProgressBar,
+        (progress, interrupts): (&ProgressBar, &Interrupts),
     ) -> diskimg::core::Result<()> {
         let context = context(ui);
         can_rebase(top, options)?;
@@ -132,6 +135,6 @@ impl Args {
             return set_backing(top, backing.as_ref());
         }
         let disk = backing.as_ref().map(|name| open_backing(&context, top, name, read)).transpose()?;
-        rebase(top, backing.as_ref().zip(disk.as_ref()), options, &Task::reporting(progress)).map(|_| ())
+        rebase(top, backing.as_ref().zip(disk.as_ref()), options, &interrupts.task(progress)).map(|_| ())
     }
 }

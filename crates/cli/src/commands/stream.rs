@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::num::NonZero;
 
 use diskimg::chain::OpenOptions;
-use diskimg::core::Task;
 use diskimg::engine::commit::find_layer;
 use diskimg::engine::stream::{StreamOptions, stream};
 
 use crate::command::{Command, Key, Value, flag, value};
+use crate::interrupt::Interrupts;
 use crate::progress::ProgressBar;
 use crate::source::Source;
 use crate::ui::{Exit, Ui};
@@ -94,14 +94,15 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let image = args.source.open(ui, OpenOptions::write())?;
     let progress = ProgressBar::new(args.progress && !args.quiet, PROGRESS_STEP);
     progress.start();
+    let interrupts = Interrupts::listen();
     let result = || {
         let depth = args.base.as_deref().map(|base| find_layer(&image, base)).transpose()?;
         let options = StreamOptions { depth, compress: args.compress, rate_limit: NonZero::new(args.rate) };
-        stream(&image, &options, &Task::reporting(&progress))
+        stream(&image, &options, &interrupts.task(&progress))
     };
     let result = result();
     drop(progress);
-    result.map_err(|error| ui.library_error(&error))?;
+    result.map_err(|error| interrupts.report(ui, &error))?;
     if !args.quiet {
         ui.print("Image streamed.\n");
     }

@@ -476,7 +476,10 @@ impl<'a> Pipeline<'a> {
     ) -> Result<()> {
         if encoder.is_none() {
             let clusters = self.target.image().as_compressed();
-            *encoder = clusters.map(|clusters| Encoder::new(clusters, !self.options.salvage)).transpose()?;
+            // A payload that is taken over brings up to a sector of what follows it: too much for single clusters
+            // that are added to an image.
+            let pass_on = !self.options.salvage && self.sources.is_whole();
+            *encoder = clusters.map(|clusters| Encoder::new(clusters, pass_on)).transpose()?;
         }
         let Some(encoder) = encoder else { return Ok(()) };
         encoder.encode(self.sources, range, plain, at, payloads, &mut |segment| segments.push(segment))

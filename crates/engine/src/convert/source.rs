@@ -167,6 +167,11 @@ impl<'a> Sources<'a> {
         Ok(true)
     }
 
+    /// True if the target is not a layer of the source.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.scope, Scope::All | Scope::Above(_))
+    }
+
     /// True if what reads as zeros has to be held by the target's own layer: it is going to have another one below it, or
     /// has one.
     pub(super) fn target_holds_zeros(&self, target: &Node) -> bool {

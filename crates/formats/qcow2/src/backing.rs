@@ -10,6 +10,7 @@ use crate::entry::L2Entry;
 use crate::features;
 use crate::header::CRYPT_LUKS;
 use crate::image::Qcow2;
+use crate::meta::Freed;
 
 impl BackingChange for Qcow2 {
     fn set_backing(&self, backing: Option<&BackingRef>) -> Result<()> {
@@ -46,8 +47,9 @@ impl Emptying for Qcow2 {
             return self.meta.flush();
         }
         let clusters = 0..self.meta.geo.clusters_for(self.disk_len());
-        self.meta
-            .update_entries(clusters, false, |entry| (entry != L2Entry::default()).then(L2Entry::default))?;
+        self.meta.update_entries(clusters, false, Freed::Snapshot, |entry| {
+            (entry != L2Entry::default()).then(L2Entry::default)
+        })?;
         self.decompression.forget();
         if !self.is_simple() {
             self.meta.flush()?;

@@ -19,7 +19,7 @@ use crate::bitmaps::{BitmapSet, Recording};
 use crate::check::{self, CheckInput, Repairable};
 use crate::crypt::{self, Encryption};
 use crate::header::{Header, SECTOR};
-use crate::meta::{FixedArea, Meta, MetaParts};
+use crate::meta::{FixedArea, HoleRules, Meta, MetaParts};
 use crate::open::Parts;
 use crate::read::Decompression;
 use crate::settings::{Overlap, Settings};
@@ -72,6 +72,7 @@ impl Qcow2 {
             reftable: parts.reftable,
             fixed,
             checked: parts.settings.overlap,
+            hole_rules: HoleRules::from(&parts.settings),
             lazy_refcounts: parts.settings.lazy_refcounts,
             notices: parts.notices.clone(),
             writable: parts.mode.write,

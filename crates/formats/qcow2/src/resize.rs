@@ -11,7 +11,7 @@ use crate::features;
 use crate::header::SECTOR;
 use crate::image::Qcow2;
 use crate::limits::MAX_L1_ENTRIES;
-use crate::meta::NewEntry;
+use crate::meta::{Freed, NewEntry};
 
 /// Clusters whose entries are published at a time.
 const STEP: u64 = 8192;
@@ -89,8 +89,9 @@ impl Qcow2 {
     fn shrink(&self, old: u64, len: u64) -> Result<()> {
         let geo = self.meta.geo;
         let clusters = geo.clusters_for(len)..geo.clusters_for(old);
-        self.meta
-            .update_entries(clusters, false, |entry| (entry != L2Entry::default()).then(L2Entry::default))?;
+        self.meta.update_entries(clusters, false, Freed::Always, |entry| {
+            (entry != L2Entry::default()).then(L2Entry::default)
+        })?;
         self.decompression.forget();
         self.meta.drop_l2_tables(geo.l1_entries_for(len))?;
         self.meta.flush()?;

@@ -5,6 +5,7 @@ use diskimg_core::{BlockDevice as _, ByteRange, Device, Error, Result, ZeroMode,
 use crate::entry::{ALL_ZERO, ClusterKind, L2Entry, ZERO};
 use crate::features;
 use crate::image::Qcow2;
+use crate::meta::Freed;
 use crate::write::mask;
 
 /// Zeros written at a time where entries can't say it.
@@ -66,8 +67,9 @@ impl Qcow2 {
         let _claim = self.meta.inflight.lock(clusters.clone());
         self.zero_raw_data_file(range)?;
         let (geo, data_file) = (self.meta.geo, self.data_file.is_some());
+        let gives_back = unmap && data_file;
         let make_tables = self.meta.version() > 2;
-        let result = self.meta.update_entries(clusters, make_tables, |old| {
+        let result = self.meta.update_entries(clusters, make_tables, Freed::Request, |old| {
             let kind = old.kind(&geo, data_file);
             if self.meta.version() == 2 {
                 return (kind != ClusterKind::Unallocated).then(L2Entry::default);
@@ -80,6 +82,9 @@ impl Qcow2 {
             })
         });
         self.decompression.forget();
+        if gives_back && result.is_ok() {
+            self.discard_data(range);
+        }
         result
     }
 
@@ -108,7 +113,7 @@ impl Qcow2 {
         self.zero_raw_data_file(part)?;
         let first = geo.in_cluster(part.start) / geo.subcluster_size();
         let touched = mask(first, part.len.div_ceil(geo.subcluster_size()));
-        self.meta.update_entries(clusters, true, |old| {
+        self.meta.update_entries(clusters, true, Freed::Request, |old| {
             let bitmap = L2Entry::bitmap_of(old.allocated_mask() & !touched, old.zero_mask() | touched);
             Some(L2Entry { descriptor: old.descriptor, bitmap })
         })
@@ -121,6 +126,19 @@ impl Qcow2 {
                 Device::new(data.clone()).write_zeroes(range, ZeroMode::MayUnmap)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Gives back what a data file holds of whole clusters that read as zeros from now on. The caller has claimed them. A
+    /// crash may bring their entries back: then they hold what they held, or zeros, as after any write that was not
+    /// flushed.
+    fn discard_data(&self, range: ByteRange) {
+        let raw = self.has_autoclear(features::RAW_DATA_FILE);
+        let Some(data) = self.data_file.as_ref().filter(|_| !raw) else { return };
+        let there = range.intersect(ByteRange::new(0, data.len()));
+        if self.settings.pass_discard_request.unwrap_or(true) && !there.is_empty() {
+            // Space that stays taken is no harm.
+            let _ = Device::new(data.clone()).discard(there);
         }
     }
 
@@ -142,13 +160,18 @@ impl Qcow2 {
         let _claim = self.meta.inflight.lock(clusters.clone());
         let (data_file, hides) = (self.data_file.is_some(), self.has_backing());
         self.zero_raw_data_file(whole)?;
-        let result = self.meta.update_entries(clusters, hides, |old| match old.kind(&geo, data_file) {
-            ClusterKind::ZeroPlain => None,
-            ClusterKind::Unallocated if old.bitmap == 0 && !hides => None,
-            _ if self.meta.version() == 2 => Some(L2Entry::default()),
-            _ => Some(L2Entry::zero_plain(&geo)),
+        let result = self.meta.update_entries(clusters, hides, Freed::Request, |old| {
+            match old.kind(&geo, data_file) {
+                ClusterKind::ZeroPlain => None,
+                ClusterKind::Unallocated if old.bitmap == 0 && !hides => None,
+                _ if self.meta.version() == 2 => Some(L2Entry::default()),
+                _ => Some(L2Entry::zero_plain(&geo)),
+            }
         });
         self.decompression.forget();
+        if data_file && result.is_ok() {
+            self.discard_data(whole);
+        }
         result
     }
 }

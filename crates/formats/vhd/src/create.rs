@@ -11,16 +11,8 @@ use crate::geometry::{Geometry, round};
 use crate::header::{HEADER_OFFSET, Header, TABLE_OFFSET};
 use crate::limits::{BLOCK, SECTOR};
 
-/// The create options.
+/// The create options, in the order in which a summary shows them.
 pub(crate) const OPTIONS: &[OptSpec] = &[
-    OptSpec {
-        name: "force_size",
-        kind: OptKind::Bool,
-        help: "Force disk size calculation to use the actual size specified, rather than using the nearest \
-               CHS-based calculation",
-        default: None,
-        usage: OptUse::CREATE,
-    },
     OptSpec {
         name: "size",
         kind: OptKind::Size,
@@ -32,6 +24,14 @@ pub(crate) const OPTIONS: &[OptSpec] = &[
         name: "subformat",
         kind: OptKind::Str,
         help: "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} ",
+        default: None,
+        usage: OptUse::CREATE,
+    },
+    OptSpec {
+        name: "force_size",
+        kind: OptKind::Bool,
+        help: "Force disk size calculation to use the actual size specified, rather than using the nearest \
+               CHS-based calculation",
         default: None,
         usage: OptUse::CREATE,
     },

@@ -30,7 +30,7 @@ use diskimg_core::driver::{Caps, Creator, ProbeInput, Score};
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "vpc",
     extensions: &["vhd", "vpc", "avhd"],
-    caps: Caps::WRITE.union(Caps::CREATE),
+    caps: Caps::WRITE.union(Caps::CREATE).union(Caps::BACKING),
     options: create::OPTIONS,
     strong_options: &[open::FORCE_SIZE_CALC],
     probe,

@@ -7,7 +7,7 @@
 use diskimg_core::{ByteRange, Error, ErrorKind, to_usize};
 
 use super::overlap::overlap_text;
-use super::{Miss, State};
+use super::{Freed, HoleRules, Miss, State};
 use crate::geometry::Geometry;
 use crate::limits::HOST_OFFSET_END;
 use crate::settings::Overlap;
@@ -35,30 +35,57 @@ impl Clusters {
     }
 }
 
+/// A run that lost a reference, and whether it leaves a hole on the host when it has none left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dropped {
+    pub clusters: Clusters,
+    pub hole: bool,
+}
+
 /// What allocation remembers while an image is open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Allocator {
     /// No cluster below is free.
     pub free_index: u64,
     /// Where the next compressed payload may go on; 0: in a new cluster.
     pub byte_free: u64,
     /// References dropped by tables that are not written yet.
-    pub dropped: Vec<Clusters>,
+    pub dropped: Vec<Dropped>,
+    /// Which freed clusters leave holes.
+    pub hole_rules: HoleRules,
 }
 
 impl Allocator {
+    pub(super) const fn new(hole_rules: HoleRules) -> Self {
+        Self { free_index: 0, byte_free: 0, dropped: Vec::new(), hole_rules }
+    }
+
     pub(super) fn became_free(&mut self, cluster: u64, geo: &Geometry) {
         self.free_index = self.free_index.min(cluster);
+        self.forget_payload(cluster, geo);
+    }
+
+    /// The next payload does not go on in `cluster`.
+    pub(super) const fn forget_payload(&mut self, cluster: u64, geo: &Geometry) {
         if self.byte_free >> geo.cluster_bits == cluster {
             self.byte_free = 0;
         }
     }
 
-    /// Notes that `clusters` have one reference less once the tables as they are now have been written.
+    /// Notes that `clusters`, whose place others took, have one reference less once the tables as they are now have
+    /// been written.
     pub(super) fn drop_later(&mut self, clusters: Clusters) {
-        match self.dropped.last_mut() {
-            Some(last) if last.first + last.count == clusters.first => last.count += clusters.count,
-            _ => self.dropped.push(clusters),
+        self.drop_later_as(clusters, Freed::Other);
+    }
+
+    /// The same for another reason.
+    pub(super) fn drop_later_as(&mut self, clusters: Clusters, freed: Freed) {
+        let hole = self.hole_rules.leave_hole(freed);
+        match self.dropped.last_mut().map(|last| (last.hole, &mut last.clusters)) {
+            Some((same, last)) if same == hole && last.first + last.count == clusters.first => {
+                last.count += clusters.count;
+            }
+            _ => self.dropped.push(Dropped { clusters, hole }),
         }
     }
 }

@@ -6,7 +6,7 @@ use diskimg_core::{Result, to_usize};
 
 use super::alloc::Clusters;
 use super::l2::decode;
-use super::{Meta, Miss, Which};
+use super::{Freed, Meta, Miss, Which};
 use crate::entry::L2Entry;
 
 /// A slice of an L2 table.
@@ -68,7 +68,7 @@ impl Meta {
                 bitmap.copy_from_slice(&new.bitmap.to_be_bytes());
             }
             if old.offset() != new.offset() {
-                (0..slice.references).for_each(|_| state.drop_entry(old, false));
+                (0..slice.references).for_each(|_| state.drop_entry(old, false, Freed::Other));
             }
             Ok(())
         })

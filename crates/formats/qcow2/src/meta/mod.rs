@@ -19,6 +19,7 @@ mod l2;
 mod lazy;
 mod overhaul;
 mod overlap;
+mod punch;
 pub(crate) mod refcounts;
 mod requests;
 mod rewidth;
@@ -41,6 +42,7 @@ pub(crate) use any_table::TableSlice;
 pub(crate) use epoch::Epochs;
 pub(crate) use l2::SliceView;
 pub(crate) use overlap::FixedArea;
+pub(crate) use punch::{Freed, HoleRules};
 pub(crate) use requests::NewEntry;
 pub(crate) use table::MemTable;
 pub(crate) use trees::Shift;
@@ -117,6 +119,8 @@ pub(crate) struct State {
     alloc: Allocator,
     index: MetadataIndex,
     released: Vec<Released>,
+    /// Clusters without users that wait for their holes; each has one reference left.
+    holes: Vec<Clusters>,
 }
 
 impl State {
@@ -140,6 +144,8 @@ pub(crate) struct MetaParts {
     pub fixed: Vec<FixedArea>,
     /// What writes are checked against.
     pub checked: Overlap,
+    /// Which freed clusters leave holes on the host.
+    pub hole_rules: HoleRules,
     /// Whether refcounts may be postponed; `None`: as the header says.
     pub lazy_refcounts: Option<bool>,
     pub notices: Notices,
@@ -173,9 +179,10 @@ impl Meta {
             header: parts.header,
             l2: SliceCache::new(slots(L2_CACHE)),
             refs: SliceCache::new(slots(REFCOUNT_CACHE)),
-            alloc: Allocator::default(),
+            alloc: Allocator::new(parts.hole_rules),
             index,
             released: Vec::new(),
+            holes: Vec::new(),
         };
         Self {
             geo,

@@ -86,7 +86,7 @@ impl Meta {
         state.header = parts.header;
         state.l2.clear();
         state.refs.clear();
-        state.alloc = Allocator::default();
+        state.alloc = Allocator::new(state.alloc.hole_rules);
         if parts.sound {
             self.reported.store(false, Ordering::Release);
         }

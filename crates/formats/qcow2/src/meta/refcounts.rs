@@ -181,20 +181,6 @@ impl State {
         self.set_refcount(cluster, old + 1)?;
         Ok(true)
     }
-
-    /// One reference less; a cluster without any can be allocated again.
-    pub(super) fn drop_reference(&mut self, cluster: u64) -> Result<(), Miss> {
-        let old = self.refcount(cluster)?;
-        if old == 0 {
-            // The image was inconsistent before; never make a count negative.
-            return Ok(());
-        }
-        self.set_refcount(cluster, old - 1)?;
-        if old == 1 {
-            self.alloc.became_free(cluster, &self.geo);
-        }
-        Ok(())
-    }
 }
 
 fn uncounted(cluster: u64) -> Miss {

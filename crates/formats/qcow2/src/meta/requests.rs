@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use diskimg_core::{ByteRange, Result, to_usize};
 
 use super::alloc::Clusters;
-use super::{Meta, Miss, State};
+use super::{Freed, Meta, Miss, State};
 use crate::entry::{ClusterKind, L2Entry};
 use crate::header::Header;
 
@@ -36,7 +36,7 @@ pub(crate) struct NewEntry {
 
 impl State {
     /// Notes that what `old` refers to has one reference less.
-    pub(super) fn drop_entry(&mut self, old: L2Entry, data_file: bool) {
+    pub(super) fn drop_entry(&mut self, old: L2Entry, data_file: bool, freed: Freed) {
         if data_file {
             return;
         }
@@ -44,18 +44,20 @@ impl State {
         match old.kind(&geo, false) {
             ClusterKind::Unallocated | ClusterKind::ZeroPlain => {}
             ClusterKind::Normal | ClusterKind::ZeroAllocated => {
-                self.alloc.drop_later(Clusters { first: old.offset() >> geo.cluster_bits, count: 1 });
+                let cluster = Clusters { first: old.offset() >> geo.cluster_bits, count: 1 };
+                self.alloc.drop_later_as(cluster, freed);
             }
             ClusterKind::Compressed => {
                 let payload = old.compressed_ref(&geo);
-                self.alloc.drop_later(Clusters::holding(&geo, ByteRange::new(payload.offset, payload.len)));
+                let clusters = Clusters::holding(&geo, ByteRange::new(payload.offset, payload.len));
+                self.alloc.drop_later_as(clusters, freed);
             }
         }
     }
 
     /// Replaces entries (clusters ascend), making or unsharing their tables; what only the old ones referred to is
     /// dropped. Doing it again changes nothing.
-    fn replace_entries(&mut self, new: &[NewEntry], data_file: bool) -> Result<(), Miss> {
+    fn replace_entries(&mut self, new: &[NewEntry], data_file: bool, freed: Freed) -> Result<(), Miss> {
         let per_slice = self.l2_per_slice();
         for group in new.chunk_by(|a, b| a.cluster / per_slice == b.cluster / per_slice) {
             let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
@@ -65,7 +67,7 @@ impl State {
             for new in group {
                 let Some(old) = old.get(to_usize(new.cluster - first.cluster)) else { continue };
                 if !self.same_host(*old, new.entry, data_file) {
-                    self.drop_entry(*old, data_file);
+                    self.drop_entry(*old, data_file, freed);
                 }
             }
         }
@@ -128,15 +130,16 @@ impl Meta {
     /// Makes new entries visible. Their tables were prepared.
     pub(crate) fn publish(&self, entries: &[NewEntry]) -> Result<()> {
         let data_file = self.data_file.is_some();
-        self.change(|state| state.replace_entries(entries, data_file))
+        self.change(|state| state.replace_entries(entries, data_file, Freed::Other))
     }
 
     /// Replaces each entry of a run of guest clusters by what `decide` makes of it (`None`: unchanged). L2 tables that
-    /// do not exist are made only if `make_tables`.
+    /// do not exist are made only if `make_tables`; `freed` says why clusters lose their entries.
     pub(crate) fn update_entries(
         &self,
         clusters: Range<u64>,
         make_tables: bool,
+        freed: Freed,
         decide: impl Fn(L2Entry) -> Option<L2Entry>,
     ) -> Result<()> {
         let data_file = self.data_file.is_some();
@@ -153,7 +156,7 @@ impl Meta {
                 let decided = (at..end).zip(old).filter_map(|(cluster, old)| {
                     decide(old).filter(|entry| *entry != old).map(|entry| NewEntry { cluster, entry })
                 });
-                state.replace_entries(&decided.collect::<Vec<_>>(), data_file)
+                state.replace_entries(&decided.collect::<Vec<_>>(), data_file, freed)
             })?;
             at = end;
         }
@@ -167,7 +170,8 @@ impl Meta {
                 let Some(table) = state.l2_table(index)? else { continue };
                 state.l1.set(index, 0);
                 state.forget_l2(table);
-                state.alloc.drop_later(Clusters { first: table >> state.geo.cluster_bits, count: 1 });
+                let cluster = Clusters { first: table >> state.geo.cluster_bits, count: 1 };
+                state.alloc.drop_later_as(cluster, Freed::Always);
             }
             Ok(())
         })

@@ -7,7 +7,7 @@
 use diskimg_core::{ByteRange, Error, Result, errno, is_zero, to_usize};
 
 use super::alloc::Clusters;
-use super::{Meta, Miss, State, Which, hex};
+use super::{Freed, Meta, Miss, State, Which, hex};
 use crate::entry::{COPIED, ClusterKind, L1Entry, L2Entry};
 use crate::geometry::Geometry;
 
@@ -64,7 +64,7 @@ impl Meta {
     /// `InvalidArg` where a count is at its maximum; `Corrupt`; the storage's.
     pub(crate) fn shift_tree(&self, l1: &[u64], shift: Shift) -> Result<()> {
         let mut done = 0;
-        let result = self.walk(l1, shift, &mut done, u64::MAX);
+        let result = self.walk(l1, shift, &mut done, u64::MAX).and_then(|()| self.make_holes());
         if result.is_err() && shift == Shift::Up {
             // What can't be taken back is leaked.
             let _ = self.walk(l1, Shift::Down, &mut 0, done);
@@ -82,9 +82,13 @@ impl Meta {
             if *done >= most {
                 return Ok(());
             }
+            if self.wants_holes() {
+                self.make_holes()?;
+            }
             let own = Clusters { first: table.offset >> self.geo.cluster_bits, count: 1 };
             // Always before its entries, so that what was counted can be taken back in the same order.
             self.shift_refs(Refs { clusters: own, times: 1 }, shift, done, most)?;
+            let given_up = shift == Shift::Down && self.look(|state| state.is_given_up(own.first))?;
             for slice in self.slices_of(table) {
                 for refs in self.look(|state| state.refs_of_slice(table, slice))? {
                     self.shift_refs(refs, shift, done, most)?;
@@ -93,8 +97,8 @@ impl Meta {
                     self.change(|state| state.clear_copied(slice))?;
                 }
             }
-            if shift == Shift::Down {
-                self.change(|state| state.forget_unused(own.first, table.offset))?;
+            if given_up {
+                self.state.write().forget_l2(table.offset);
             }
         }
         Ok(())
@@ -104,7 +108,10 @@ impl Meta {
         let Clusters { mut first, mut count } = refs.clusters;
         while count > 0 && *done < most {
             let rest = Clusters { first, count: count.min((most - *done).div_ceil(refs.times)) };
-            let changed = self.change(|state| state.shift_run(rest, refs.times, shift))?;
+            let changed = self.change(|state| {
+                let hole = state.alloc.hole_rules.leave_hole(Freed::Snapshot);
+                state.shift_run(rest, refs.times, shift, hole)
+            })?;
             *done += changed * refs.times;
             first += changed;
             count -= changed;
@@ -117,7 +124,8 @@ impl Meta {
     /// # Errors
     /// As [`Self::shift_tree`].
     pub(crate) fn shift_clusters(&self, clusters: Clusters, shift: Shift) -> Result<()> {
-        self.shift_refs(Refs { clusters, times: 1 }, shift, &mut 0, u64::MAX)
+        self.shift_refs(Refs { clusters, times: 1 }, shift, &mut 0, u64::MAX)?;
+        self.make_holes()
     }
 
     /// Sets the COPIED flags of the active tables as the refcounts are: set exactly where a count is one.
@@ -239,8 +247,15 @@ impl State {
         Ok(found)
     }
 
-    /// Changes the counts of the first of `clusters`, as far as one slice of refcounts goes: how many.
-    fn shift_run(&mut self, clusters: Clusters, times: u64, shift: Shift) -> Result<u64, Miss> {
+    /// Changes the counts of the first of `clusters`, as far as one slice of refcounts goes: how many. With `hole`, those
+    /// that nothing refers to any more keep one reference until they have their holes.
+    pub(super) fn shift_run(
+        &mut self,
+        clusters: Clusters,
+        times: u64,
+        shift: Shift,
+        hole: bool,
+    ) -> Result<u64, Miss> {
         let mut old = Vec::new();
         let changed = self.refcounts_of(clusters, &mut old)?;
         if changed == 0 {
@@ -258,12 +273,19 @@ impl State {
         }
         old.truncate(fitting);
         let values: Vec<u64> = old.iter().map(|count| new(*count).unwrap_or(most)).collect();
-        self.set_refcounts(clusters.first, &values)?;
+        let freed = |(old, new): (&u64, &u64)| *old != 0 && *new == 0;
+        let kept: Vec<u64> = old.iter().zip(&values).map(|pair| u64::from(hole && freed(pair))).collect();
+        let stored: Vec<u64> = values.iter().zip(&kept).map(|(new, kept)| new + kept).collect();
+        self.set_refcounts(clusters.first, &stored)?;
         let geo = self.geo;
-        for ((old, new), cluster) in old.iter().zip(&values).zip(clusters.first..) {
-            if *old != 0 && *new == 0 {
+        for (pair, cluster) in old.iter().zip(&values).zip(clusters.first..).filter(|(pair, _)| freed(*pair))
+        {
+            let _ = pair;
+            self.index.l2_tables.remove(&cluster);
+            if hole {
+                self.hole_later(cluster);
+            } else {
                 self.alloc.became_free(cluster, &geo);
-                self.index.l2_tables.remove(&cluster);
             }
         }
         Ok(fitting as u64)
@@ -313,11 +335,8 @@ impl State {
         Ok(())
     }
 
-    /// Drops what is cached of a table that nothing refers to any more.
-    fn forget_unused(&mut self, cluster: u64, table: u64) -> Result<(), Miss> {
-        if self.refcount(cluster)? == 0 {
-            self.forget_l2(table);
-        }
-        Ok(())
+    /// True if nothing refers to `cluster` any more, which was the last to be given back.
+    fn is_given_up(&self, cluster: u64) -> Result<bool, Miss> {
+        Ok(self.waits_for_hole(cluster) || self.refcount(cluster)? == 0)
     }
 }

@@ -13,9 +13,10 @@
 
 use diskimg_core::{DirtySlice, Result};
 
-use super::alloc::Clusters;
+use super::alloc::{Clusters, Dropped};
 use super::overlap::overlap_text;
 use super::table::DirtyPart;
+use super::trees::Shift;
 use super::{Meta, State};
 
 /// Longest write that is made of neighbouring slices, in bytes.
@@ -27,7 +28,7 @@ const MAX_DROPPED: usize = 4096;
 /// References that no table on the host has any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Released {
-    clusters: Clusters,
+    dropped: Dropped,
     epoch: usize,
 }
 
@@ -46,7 +47,7 @@ pub(super) struct Cut {
     pub reftable: Option<DirtyPart>,
     pub l2: Vec<DirtySlice>,
     pub l1: Option<DirtyPart>,
-    dropped: Vec<Clusters>,
+    dropped: Vec<Dropped>,
 }
 
 impl Cut {
@@ -74,7 +75,8 @@ impl State {
             || self.refs.has_dirty()
             || self.l1.is_dirty()
             || self.reftable.is_dirty()
-            || !self.alloc.dropped.is_empty())
+            || !self.alloc.dropped.is_empty()
+            || !self.holes.is_empty())
     }
 
     pub(super) fn cut(&mut self, counts: Counts) -> Cut {
@@ -93,7 +95,7 @@ impl State {
         self.refs.written(&cut.refs, ok);
         self.l2.written(&cut.l2, ok);
         if ok {
-            self.released.extend(cut.dropped.into_iter().map(|clusters| Released { clusters, epoch }));
+            self.released.extend(cut.dropped.into_iter().map(|dropped| Released { dropped, epoch }));
             return;
         }
         if let Some(part) = &cut.reftable {
@@ -222,7 +224,7 @@ impl Meta {
     /// Subtracts the released references whose last users have gone.
     fn release_past(&self) -> Result<()> {
         if self.state.read().released.is_empty() {
-            return Ok(());
+            return self.make_holes();
         }
         // Twice: with no request running, both groups are empty and what was freed just now is past.
         self.epochs.advance();
@@ -233,20 +235,24 @@ impl Meta {
                 let Some(at) = state.released.iter().position(|free| epochs.is_past(free.epoch)) else {
                     return Ok(false);
                 };
-                let Some(Released { clusters, epoch }) = state.released.get(at).copied() else {
+                let Some(Released { dropped, epoch }) = state.released.get(at).copied() else {
                     return Ok(false);
                 };
-                state.drop_reference(clusters.first)?;
-                let rest = Clusters { first: clusters.first + 1, count: clusters.count - 1 };
+                let Dropped { clusters, hole } = dropped;
+                let done = state.shift_run(clusters, 1, Shift::Down, hole)?;
+                let rest = Clusters { first: clusters.first + done, count: clusters.count - done };
                 if rest.count == 0 {
                     state.released.swap_remove(at);
                 } else if let Some(slot) = state.released.get_mut(at) {
-                    *slot = Released { clusters: rest, epoch };
+                    *slot = Released { dropped: Dropped { clusters: rest, hole }, epoch };
                 }
                 Ok(true)
             })?;
             if !more {
-                return Ok(());
+                return self.make_holes();
+            }
+            if self.wants_holes() {
+                self.make_holes()?;
             }
         }
     }
