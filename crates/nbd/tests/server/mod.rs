@@ -128,7 +128,7 @@ fn serve(mut stream: UnixStream, kind: Kind, bytes: &Mutex<Vec<u8>>, count: &Ato
         let mut data = vec![0; len as usize];
         stream.read_exact(&mut data).ok()?;
         let about = [size.to_be_bytes().as_slice(), &kind.flags.to_be_bytes()].concat();
-        let mut reply = Vec::new();
+        let mut reply: Vec<u8>;
         let mut go = false;
         match option {
             11 if kind.style == 2 => (style, reply) = (2, option_reply(11, 1, &[])),
