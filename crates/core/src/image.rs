@@ -58,6 +58,16 @@ pub trait Image: BlockDevice {
         Ok(())
     }
 
+    /// Takes note of a change of the image that comes below it, which left what the two show together as it was: a format
+    /// that records its parent's identity records the new one, durably.
+    ///
+    /// # Errors
+    /// The host's.
+    fn adopt_backing(&self, backing: &dyn Image) -> Result<()> {
+        let _ = backing;
+        Ok(())
+    }
+
     /// The devices that hold it; the first is the primary one, `file`.
     fn children(&self) -> Vec<Child>;
 

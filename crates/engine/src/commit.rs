@@ -69,6 +69,9 @@ pub fn commit(ctx: &Context, top: Node, options: &CommitOptions, task: &Task<'_>
         rate_limit: options.rate_limit,
     };
     let report = move_layers(&top, base, &moving, task).map_err(job_failed)?;
+    if depth == 1 {
+        top.image().adopt_backing(&**base.image()).map_err(job_failed)?;
+    }
     let emptied = !options.keep && empty(&top)?;
     Ok(CommitReport { written: report.written, emptied })
 }
