@@ -33,6 +33,8 @@ mod encrypt;
 mod filters;
 #[path = "diff_matrix/fixtures.rs"]
 mod fixtures;
+#[path = "diff_matrix/formats.rs"]
+mod formats;
 #[path = "diff_matrix/holes.rs"]
 mod holes;
 #[path = "diff_matrix/info.rs"]
@@ -80,6 +82,7 @@ fn main() -> std::process::ExitCode {
         create::cases(),
         dd::cases(),
         encrypt::cases(),
+        formats::cases(),
         holes::cases(),
         filters::cases(),
         info::cases(),

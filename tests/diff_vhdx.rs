@@ -351,4 +351,11 @@ fn differencing() {
     if Oracle::find().is_some() {
         must("qemu-img", folder, &["compare", "-f", "raw", "changed.raw", "flat.qcow2"]);
     }
+    // The parent that a commit changed is still the overlay's.
+    must(OURS, folder, &["commit", "tip.vhdx"]);
+    must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "changed.raw", "tip.vhdx"]);
+    must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "changed.raw", "top.vhdx"]);
+    let map = must(OURS, folder, &["map", "--output=json", "tip.vhdx"]);
+    assert!(!map.contains("\"depth\": 0"), "{map}");
+    must(OURS, folder, &["check", "tip.vhdx"]);
 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use diskimg_core::FormatDriver;
 use diskimg_fuzz::GEOMETRIES;
 use diskimg_testkit::{FormatSubject, contract};
 
@@ -31,8 +32,35 @@ const OPTIONS: &[&str] = &[
     "18446744073709551615",
 ];
 
+/// Images of the other formats: name in the targets, driver, bytes of the disk, create options.
+const IMAGES: &[(&str, &FormatDriver, u64, &[&[&str]])] = &[
+    ("parallels", &diskimg_parallels::DRIVER, 24 << 10, &[&["cluster_size=4096"], &["cluster_size=512"]]),
+    ("vhd", &diskimg_vhd::DRIVER, 24 << 10, &[&["force_size=on"], &["subformat=fixed"], &[]]),
+    ("vdi", &diskimg_vdi::DRIVER, 3 << 20, &[&[], &["static=on"]]),
+    ("vmdk", &diskimg_vmdk::DRIVER, 200 << 10, &[&[], &["subformat=streamOptimized"], &["zeroed_grain=on"]]),
+    ("qed", &diskimg_qed::DRIVER, 24 << 10, &[&["cluster_size=4096"], &["cluster_size=4096", "table_size=1"]]),
+    ("qcow", &diskimg_qcow::DRIVER, 24 << 10, &[&[]]),
+    ("luks", &diskimg_luks::DRIVER, 4 << 10, &[&["key-secret=s", "iter-time=0"]]),
+];
+
+/// Longest seed, in bytes: what is behind it is mostly data.
+const LONGEST: usize = 400_000;
+
 fn main() -> std::io::Result<()> {
     let corpus = Path::new("corpus");
+    for (name, driver, size, kinds) in IMAGES {
+        for (number, options) in kinds.iter().enumerate() {
+            let subject = FormatSubject::new(driver, *size, options);
+            let mut images = vec![subject.fresh().swap_remove(0).to_vec()];
+            if *name != "luks" {
+                images.push(contract::hostile_image(&subject).swap_remove(0));
+            }
+            for (kind, mut image) in images.into_iter().enumerate() {
+                image.truncate(LONGEST);
+                put(corpus, &format!("open_{name}"), number + kind * 100, &image)?;
+            }
+        }
+    }
     for (number, options) in GEOMETRIES.iter().enumerate() {
         let subject = FormatSubject::new(&diskimg_qcow2::DRIVER, 24 << 10, options);
         let image = contract::hostile_image(&subject).swap_remove(0);
@@ -45,6 +73,9 @@ fn main() -> std::io::Result<()> {
         let bytes: Vec<u8> = (0..200 + seed * 20).map(|_| rng.next_u64().to_le_bytes()[0]).collect();
         put(corpus, "acts_qcow2", usize::try_from(seed).unwrap_or(0), &bytes)?;
         put(corpus, "ops_qcow2", usize::try_from(seed).unwrap_or(0), &bytes)?;
+        for (name, ..) in IMAGES {
+            put(corpus, &format!("ops_{name}"), usize::try_from(seed).unwrap_or(0), &bytes)?;
+        }
         put(corpus, "open_raw", usize::try_from(seed).unwrap_or(0), &bytes)?;
     }
     for (number, text) in SPECS.iter().enumerate() {

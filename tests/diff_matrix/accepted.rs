@@ -108,7 +108,35 @@ pub const ACCEPTED: &[Accepted] = &[
         what: &["stdout"],
         reason: OVERFLOW,
     },
+    Accepted {
+        case: "formats/vmdk/images: convert -f raw -O vmdk empty.raw out.vmdk && convert -f vmdk -O raw out.vmdk out.raw",
+        what: &["exit", "stderr", "names"],
+        reason: EMPTY_VMDK,
+    },
+    Accepted {
+        case: "formats/qcow/images: convert -f raw -O qcow -c s.raw out.qcow",
+        what: &["exit"],
+        reason: QCOW_SILENT,
+    },
+    Accepted {
+        case: "formats/qcow/images: convert -f raw -O qcow empty.raw out.qcow && convert -f qcow -O raw out.qcow out.raw",
+        what: &["stderr", "names"],
+        reason: QCOW_EMPTY,
+    },
+    Accepted {
+        case: "formats/qcow/images: create -f qcow -o backing_fmt=foo n.qcow 5M",
+        what: &["stderr"],
+        reason: QCOW_WORDS,
+    },
 ];
+
+const QCOW_SILENT: &str = "qemu-img writes everything and then ends with code 1, without a word";
+
+const QCOW_EMPTY: &str = "a disk of no length, which the format can't have, leaves an empty file in qemu-img";
+
+const QCOW_WORDS: &str = "a backing format that does not exist is refused in the words of the other formats";
+
+const EMPTY_VMDK: &str = "vmdk of size 0 | qemu-img makes it, and can't open it";
 
 const NAMED: &str = "a read that fails is told with the image's displayed name";
 

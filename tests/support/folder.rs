@@ -4,6 +4,7 @@ use super::script::{self, Tools};
 use rustix::fs::{SeekFrom, seek};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -104,6 +105,11 @@ pub fn data_ranges(file: &File) -> std::io::Result<Vec<(u64, u64)>> {
 
 /// First offset at which two files differ, whatever their holes; the shorter one reads as zeros at its end.
 pub fn first_difference(a: &Path, b: &Path) -> Result<Option<u64>, String> {
+    first_difference_but(a, b, &[])
+}
+
+/// The same without some ranges of bytes.
+pub fn first_difference_but(a: &Path, b: &Path, but: &[Range<u64>]) -> Result<Option<u64>, String> {
     let show = |e: std::io::Error| e.to_string();
     let (a, b) = (File::open(a).map_err(show)?, File::open(b).map_err(show)?);
     let mut ranges = data_ranges(&a).map_err(show)?;
@@ -117,6 +123,11 @@ pub fn first_difference(a: &Path, b: &Path) -> Result<Option<u64>, String> {
             let n = left.len().min((end - at) as usize);
             read_or_zero(&a, at, &mut left[..n]).map_err(show)?;
             read_or_zero(&b, at, &mut right[..n]).map_err(show)?;
+            for range in but.iter().filter(|range| range.start < at + n as u64 && range.end > at) {
+                let part = range.start.saturating_sub(at) as usize..((range.end - at) as usize).min(n);
+                left[part.clone()].fill(0);
+                right[part].fill(0);
+            }
             if left[..n] != right[..n] {
                 let first = left.iter().zip(&right).position(|(x, y)| x != y).unwrap_or(0);
                 return Ok(Some(at + first as u64));

@@ -5,6 +5,7 @@
 //! - [`script`]: the small language in which test images are set up.
 //! - [`folder`]: set-ups made once and copied hole by hole, and the comparison of two folders.
 //! - [`case`]: one command line (or a few) run by both, and everything compared.
+//! - [`drawn`]: what of two images made alike differs by chance.
 //! - [`suite`]: turns cases into tests that can be reported as ignored, and keeps the report.
 //!
 //! A missing oracle is counted as *ignored*, never as *ok*; `DISKIMG_REQUIRE_ORACLE=1` makes it a failure.
@@ -16,6 +17,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 pub mod case;
+pub mod drawn;
 pub mod folder;
 pub mod oracle;
 pub mod process;

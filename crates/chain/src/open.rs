@@ -421,7 +421,9 @@ fn find_below(ctx: &Context, request: &mut Request, image: &dyn Image, filename:
     if nothing {
         let _ = request.options.take("backing");
     }
-    if !request.usage.backing || !image.driver().caps.contains(Caps::BACKING) {
+    // A format may have images with a parent that it does not make.
+    let has_backing = image.driver().caps.contains(Caps::BACKING) || image.backing().is_some();
+    if !request.usage.backing || !has_backing {
         return Ok(Below::Nothing);
     }
     let reference = take_only_text(&mut request.options, "backing");

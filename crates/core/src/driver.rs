@@ -163,6 +163,8 @@ bitflags::bitflags! {
         const ENCRYPT = 1 << 10;
         /// Space can be allocated in advance.
         const PREALLOCATE = 1 << 11;
+        /// Images may hold dirty bitmaps of other programs, which are kept, but not used.
+        const FOREIGN_BITMAPS = 1 << 12;
     }
 }
 

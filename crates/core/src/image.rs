@@ -58,11 +58,11 @@ pub trait Image: BlockDevice {
         Ok(())
     }
 
-    /// Takes note of a change of the image that comes below it, which left what the two show together as it was: a format
-    /// that records its parent's identity records the new one, durably.
+    /// The image below was changed on purpose, with what this one holds: a format that records its parent's identity
+    /// records what it is now, durably.
     ///
     /// # Errors
-    /// The host's.
+    /// The host's; `Unsupported` if the record can't be changed.
     fn adopt_backing(&self, backing: &dyn Image) -> Result<()> {
         let _ = backing;
         Ok(())

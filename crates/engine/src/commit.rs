@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Order: the base grows | data and its metadata are durable in the base | the overlay is emptied. At every moment the
-//! overlay reads as it did; a commit that was interrupted is simply run again.
+//! overlay reads as it did; a commit that was interrupted is simply run again. (An overlay whose format records the
+//! identity of its base does not accept it while it is changed, and records the new one before it is emptied.)
 
 use std::num::NonZero;
 
@@ -70,7 +71,10 @@ pub fn commit(ctx: &Context, top: Node, options: &CommitOptions, task: &Task<'_>
     };
     let report = move_layers(&top, base, &moving, task).map_err(job_failed)?;
     if depth == 1 {
-        top.image().adopt_backing(&**base.image()).map_err(job_failed)?;
+        base.device()
+            .flush()
+            .and_then(|()| top.image().adopt_backing(&**base.image()))
+            .map_err(job_failed)?;
     }
     let emptied = !options.keep && empty(&top)?;
     Ok(CommitReport { written: report.written, emptied })

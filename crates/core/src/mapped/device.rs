@@ -126,6 +126,11 @@ impl<M: ClusterMap> Image for MappedImage<M> {
         self.map.accepts_backing(backing)
     }
 
+    fn adopt_backing(&self, backing: &dyn Image) -> Result<()> {
+        self.before_change()?;
+        self.map.adopt_backing(backing)
+    }
+
     fn children(&self) -> Vec<Child> {
         let mut children = vec![Child { role: "file", device: Arc::clone(self.map.storage()) }];
         children.extend(self.map.more_children());

@@ -269,6 +269,15 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
         Ok(())
     }
 
+    /// Records what the image below is now, as [`crate::Image::adopt_backing`] says.
+    ///
+    /// # Errors
+    /// The storage's; `Unsupported`.
+    fn adopt_backing(&self, backing: &dyn crate::image::Image) -> Result<()> {
+        let _ = backing;
+        Ok(())
+    }
+
     /// Devices that hold the image besides the storage.
     fn more_children(&self) -> Vec<Child> {
         Vec::new()

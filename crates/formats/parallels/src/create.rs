@@ -2,7 +2,7 @@
 
 use diskimg_core::driver::CreateContext;
 use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
-use diskimg_core::{Error, Prealloc, Result, align_up};
+use diskimg_core::{Error, Prealloc, Result, align_up, errno};
 
 use crate::header::{HEADER_LEN, Header};
 use crate::limits::{CREATE_CLUSTER, DEFAULT_CLUSTER, MAX_CLUSTER_SECTORS, MAX_ENTRIES, SECTOR};
@@ -34,8 +34,9 @@ struct Geometry {
 }
 
 fn geometry(options: &ParsedOptions) -> Result<Geometry> {
-    let too_big = || Error::limit("Cluster size is too large");
-    let too_long = || Error::limit("Image size is too large for this cluster size");
+    // Not `EFBIG`, which would be told in other words.
+    let too_big = || Error::limit("Cluster size is too large").with_errno(errno::EINVAL);
+    let too_long = || Error::limit("Image size is too large for this cluster size").with_errno(errno::EINVAL);
     let number = |name, otherwise| align_up(options.get_number(name).unwrap_or(otherwise), SECTOR);
     let cluster_size =
         number("cluster_size", 1 << 20).filter(|size| *size < CREATE_CLUSTER).ok_or_else(too_big)?;

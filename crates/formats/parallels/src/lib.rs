@@ -30,7 +30,7 @@ use crate::header::Header;
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "parallels",
     extensions: &["hds"],
-    caps: Caps::WRITE.union(Caps::CREATE).union(Caps::CHECK).union(Caps::REPAIR),
+    caps: Caps::WRITE.union(Caps::CREATE).union(Caps::CHECK).union(Caps::REPAIR).union(Caps::FOREIGN_BITMAPS),
     options: create::OPTIONS,
     strong_options: &[],
     probe,

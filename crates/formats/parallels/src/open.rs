@@ -39,13 +39,14 @@ pub(crate) fn open(context: OpenContext<'_>) -> Result<Arc<dyn Image>> {
     let header = Header::parse(&head)?;
     let len = header.disk_size;
     let entries = if mode.describe_only { Vec::new() } else { read_entries(&*storage, &header)? };
-    let has_extension = header.extension > 0 && !mode.describe_only;
+    let has_extension = header.extension > 0;
     if has_extension && mode.write {
         notices.warn("Format Extension ignored in RW mode");
     } else if has_extension {
         extension::check(&*storage, &header)?;
     }
-    let used = if has_extension { extension::used(&*storage, &header) } else { Vec::new() };
+    let used =
+        if has_extension && !mode.describe_only { extension::used(&*storage, &header) } else { Vec::new() };
     let map = BatMap::new(storage, header, entries, filename, used);
     if mode.write && !mode.check && map.needs_repair() {
         let mut say = |text: &str| notices.say(NoticeLevel::Plain, text);

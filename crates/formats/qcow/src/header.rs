@@ -155,7 +155,8 @@ impl Header {
         read_zero_padded(storage, self.backing_offset, &mut name)?;
         let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
         name.truncate(end);
-        Ok(Some(String::from_utf8(name).map_err(|_| QcowError::BackingRead)?))
+        let name = String::from_utf8(name).map_err(|_| QcowError::BackingRead)?;
+        Ok(Some(name).filter(|name| !name.is_empty()))
     }
 
     /// The header's bytes.

@@ -2,7 +2,7 @@
 //!
 //! Options are judged more leniently than when an image is made: only those that the layout depends on.
 
-use diskimg_core::driver::{Measure, MeasureInput};
+use diskimg_core::driver::{Caps, Measure, MeasureInput};
 use diskimg_core::options::ParsedOptions;
 use diskimg_core::{
     BlockDevice, ByteRange, Error, ExtentFlags, Image, InfoValue, Prealloc, Result, align_up, errno,
@@ -119,7 +119,9 @@ fn allocated(source: &dyn BlockDevice, cluster: u64) -> Result<u64> {
 /// Bytes that the bitmaps of `image` would take; `None` if it can't have any.
 fn bitmaps_size(image: &dyn Image, geo: &Geometry, size: u64) -> Result<Option<u64>> {
     if image.driver().name != crate::DRIVER.name {
-        return Ok(None);
+        // Those that a conversion would not copy.
+        let may_have = image.driver().caps.intersects(Caps::BITMAPS | Caps::FOREIGN_BITMAPS);
+        return Ok(may_have.then_some(0));
     }
     let specific = image.info()?.specific.unwrap_or_default();
     let value = |key| specific.iter().find(|(name, _)| *name == key).map(|(_, value)| value);

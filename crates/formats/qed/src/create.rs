@@ -3,7 +3,7 @@
 use diskimg_core::driver::CreateContext;
 use diskimg_core::options::OptKind::{Size, Str};
 use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
-use diskimg_core::{Error, Result, align_up, errno, extend_to};
+use diskimg_core::{Error, Result, align_up, errno, to_usize};
 
 use crate::geometry::Geometry;
 use crate::header::Header;
@@ -11,6 +11,8 @@ use crate::limits::{CLUSTER_SIZES, MAX_TABLE_SIZE, SECTOR};
 
 /// The format of a backing file that is never probed.
 pub(crate) const RAW: &str = "raw";
+/// Bytes of a table that are written at a time; a power of two, as the length of a table.
+const STEP: u64 = 1 << 20;
 /// Clusters of a table that nothing was said about.
 const TABLE_SIZE: u64 = 4;
 
@@ -83,6 +85,10 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     bytes.extend(name);
     let storage = &context.storage;
     storage.write_at(0, &bytes)?;
-    extend_to(storage, geo.header_bytes() + geo.table_len())?;
+    // The table is written out, so that it has its space.
+    let zeros = vec![0; to_usize(geo.table_len().min(STEP))];
+    for at in (0..geo.table_len()).step_by(zeros.len()) {
+        storage.write_at(geo.header_bytes() + at, &zeros)?;
+    }
     storage.flush()
 }

@@ -150,7 +150,7 @@ impl Header {
         let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
         name.truncate(end);
         let name = String::from_utf8(name).map_err(|_| QedError::BackingName)?;
-        Ok(Some(name))
+        Ok(Some(name).filter(|name| !name.is_empty()))
     }
 
     /// The header's bytes.

@@ -16,6 +16,8 @@ pub(crate) const HEADER_OFFSET: u64 = 512;
 pub(crate) const TABLE_OFFSET: u64 = 1536;
 /// Bytes of the parent's name.
 const NAME_LEN: usize = 512;
+/// Where the parent locators begin.
+const LOCATORS_OFFSET: usize = 576;
 /// Parent locators.
 const LOCATORS: usize = 8;
 
@@ -27,6 +29,20 @@ pub(crate) struct Locator {
     /// Bytes of the name.
     pub len: u32,
     /// Host offset, in bytes.
+    pub offset: u64,
+}
+
+/// What a new differencing image says of its parent.
+#[derive(Clone, Debug)]
+pub(crate) struct NewParent {
+    pub uuid: [u8; 16],
+    /// Its name as it was given.
+    pub name: String,
+    /// The kind of the path.
+    pub platform: [u8; 4],
+    /// The path's bytes.
+    pub path: Vec<u8>,
+    /// Where they stand.
     pub offset: u64,
 }
 
@@ -93,14 +109,30 @@ impl Header {
         Some(Self { table_offset, entries, block_size, parent, parent_name, locators })
     }
 
-    /// All bytes of the header of a new image with `entries` blocks.
-    pub(crate) fn encode_new(entries: u32) -> Vec<u8> {
+    /// All bytes of the header of a new image with `entries` blocks, perhaps over a parent.
+    pub(crate) fn encode_new(entries: u32, parent: Option<&NewParent>) -> Vec<u8> {
         let mut bytes = COOKIE.to_vec();
         bytes.extend([0xff; 8]);
         bytes.extend(TABLE_OFFSET.to_be_bytes());
         bytes.extend(VERSION.to_be_bytes());
         bytes.extend(entries.to_be_bytes());
         bytes.extend(u32::try_from(BLOCK).unwrap_or_default().to_be_bytes());
+        bytes.extend([0; 4]);
+        if let Some(parent) = parent {
+            bytes.extend(parent.uuid);
+            bytes.extend([0; 8]);
+            let file_name = parent.name.rsplit('/').next().unwrap_or_default();
+            let units = file_name.encode_utf16().take(NAME_LEN / 2 - 1);
+            bytes.extend(units.flat_map(u16::to_be_bytes));
+            bytes.resize(LOCATORS_OFFSET, 0);
+            bytes.extend(parent.platform);
+            let path = u32::try_from(parent.path.len()).unwrap_or(u32::MAX);
+            // The room is given in bytes, as Windows gives it.
+            for field in [path.div_ceil(512).saturating_mul(512), path, 0] {
+                bytes.extend(field.to_be_bytes());
+            }
+            bytes.extend(parent.offset.to_be_bytes());
+        }
         bytes.resize(HEADER_LEN, 0);
         seal(&mut bytes, CHECKSUM);
         bytes
@@ -125,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_new_header_is_read_back() {
-        let bytes = Header::encode_new(6);
+        let bytes = Header::encode_new(6, None);
         let read = Header::parse(&bytes, 6 * BLOCK).unwrap();
         assert_eq!((read.table_offset, read.entries, read.block_size), (TABLE_OFFSET, 6, BLOCK));
         assert_eq!((read.bitmap_len(), read.parent_name.as_str(), read.locators.len()), (512, "", 8));
@@ -134,7 +166,7 @@ mod tests {
     #[test]
     fn wrong_values_are_named() {
         let message = |at: usize, value: u32| {
-            let mut bytes = Header::encode_new(6);
+            let mut bytes = Header::encode_new(6, None);
             bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
             Header::parse(&bytes, 6 * BLOCK).map(|_| ()).map_err(|error| error.to_string())
         };

@@ -13,6 +13,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod bitmaps;
 mod create;
 mod fixed;
 mod footer;
@@ -30,7 +31,7 @@ use diskimg_core::driver::{Caps, Creator, ProbeInput, Score};
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "vpc",
     extensions: &["vhd", "vpc", "avhd"],
-    caps: Caps::WRITE.union(Caps::CREATE),
+    caps: Caps::WRITE.union(Caps::CREATE).union(Caps::BACKING),
     options: create::OPTIONS,
     strong_options: &[open::FORCE_SIZE_CALC],
     probe,

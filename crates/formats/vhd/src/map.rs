@@ -7,8 +7,10 @@
 //! A cut writes the footer to where the next block will begin, perhaps while somebody fills that block. Its bitmap then
 //! waits for the next cut (`late`); cuts follow each other.
 //!
-//! A differencing image is mapped by sectors, as its bitmaps say; it is only read.
+//! A differencing image is mapped by sectors, as its bitmaps say: what is not written of a new block stays the parent's.
+//! Write order: sectors | bitmaps, footer behind the last block | table.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,8 +18,9 @@ use diskimg_core::mapped::{ClusterMap, Cut, EntryTable, Place, Run, Space, Table
 use diskimg_core::{
     BackingRef, BlockDevice, Error, FormatDriver, Image, ImageInfo, Result, errno, read_zero_padded, to_usize,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
+use crate::bitmaps::Bitmaps;
 use crate::footer::{COOKIE, Footer};
 use crate::header::{HEADER_LEN, Header};
 use crate::limits::SECTOR;
@@ -79,6 +82,8 @@ struct State {
     free: Vec<u64>,
     /// A bit for each block whose bitmap is known to be all ones.
     full: Vec<u64>,
+    /// Blocks of a differencing image whose first sectors are on their way, and where their bitmaps will be.
+    filling: HashMap<u64, u64>,
 }
 
 /// The map of an open image.
@@ -95,8 +100,8 @@ pub(crate) struct BlockMap {
     /// The copy of the footer at the start has to be written.
     heal: AtomicBool,
     state: RwLock<State>,
-    /// The bitmap that was read last, and its host offset.
-    kept: Mutex<Option<(u64, Arc<[u8]>)>>,
+    /// Those of a differencing image.
+    bitmaps: Bitmaps,
 }
 
 impl BlockMap {
@@ -130,10 +135,12 @@ impl BlockMap {
             footer_at: None,
             late: Vec::new(),
             free: Vec::new(),
+            filling: HashMap::new(),
         });
-        let (heal, kept) = (AtomicBool::new(layout.at_end), Mutex::default());
+        let heal = AtomicBool::new(layout.at_end);
+        let bitmaps = Bitmaps::new(Arc::clone(&storage), bitmap_len);
         let filename = filename.to_owned();
-        Ok(Self { storage, filename, layout, bitmap_len, front, old_len, heal, state, kept })
+        Ok(Self { storage, filename, layout, bitmap_len, front, old_len, heal, state, bitmaps })
     }
 
     /// Bytes that a block and its bitmap take.
@@ -144,17 +151,6 @@ impl BlockMap {
     /// A bitmap that says that all sectors are there.
     fn ones(&self) -> Vec<u8> {
         vec![0xff; to_usize(self.bitmap_len)]
-    }
-
-    fn bitmap(&self, host: u64) -> Result<Arc<[u8]>> {
-        if let Some((_, bitmap)) = self.kept.lock().as_ref().filter(|(kept, _)| *kept == host) {
-            return Ok(Arc::clone(bitmap));
-        }
-        let mut bytes = vec![0; to_usize(self.bitmap_len)];
-        read_zero_padded(&*self.storage, host, &mut bytes)?;
-        let bitmap: Arc<[u8]> = bytes.into();
-        *self.kept.lock() = Some((host, Arc::clone(&bitmap)));
-        Ok(bitmap)
     }
 
     /// Sectors of one kind in a differencing image.
@@ -171,12 +167,60 @@ impl BlockMap {
             }
             entry
         };
-        let bitmap = self.bitmap(entry.host())?;
-        let here = is_set(&bitmap, within);
-        let last = each.min(within.saturating_add(most));
-        let count = (within..last).take_while(|sector| is_set(&bitmap, *sector) == here).count() as u64;
+        let (here, count) = self.bitmaps.run(entry.host(), within, most.min(each - within))?;
         let stored = entry.host() + self.bitmap_len + within * SECTOR;
         Ok(Run { place: if here { Place::Stored(stored) } else { Place::Absent }, count: count.max(1) })
+    }
+
+    /// The block of a sector, and which of its sectors it is.
+    fn split(&self, sector: u64) -> (u64, u64) {
+        let each = self.layout.header.block_size / SECTOR;
+        (sector / each, sector % each)
+    }
+
+    /// Space for sectors of a differencing image, in their block.
+    fn allocate_sectors(&self, sector: u64, most: u64) -> Result<Space> {
+        let (block, within) = self.split(sector);
+        let state = &mut *self.state.write();
+        let entry = state.table.get(block).filter(|entry| entry.is_allocated());
+        let host = match entry.map(Entry::host).or_else(|| state.filling.get(&block).copied()) {
+            Some(host) if host < self.front => return Err(in_front()),
+            Some(host) => host,
+            None => {
+                let host = state.next;
+                if host / SECTOR >= u64::from(FREE.0) {
+                    return Err(no_blocks());
+                }
+                state.next = host + self.step();
+                state.filling.insert(block, host);
+                host
+            }
+        };
+        let count = most.min(self.layout.header.block_size / SECTOR - within);
+        Ok(Space { offset: host + self.bitmap_len + within * SECTOR, count, fresh: false })
+    }
+
+    /// Makes sectors of a differencing image visible: the first one's bytes are at host offset `offset`.
+    fn publish_sectors(&self, sector: u64, count: u64, offset: u64) -> Result<()> {
+        let (block, within) = self.split(sector);
+        let host = offset.saturating_sub(self.bitmap_len + within * SECTOR);
+        loop {
+            {
+                // The lock is held for both, so that a cut has both or none.
+                let state = &mut *self.state.write();
+                if !state.table.get(block).is_some_and(Entry::is_allocated) {
+                    self.bitmaps.add(host);
+                    let entry = u32::try_from(host / SECTOR).map_err(|_| no_blocks())?;
+                    state.table.set(block, Entry(entry));
+                    state.filling.remove(&block);
+                    state.footer_dirty = true;
+                }
+                if self.bitmaps.set(host, within, count) {
+                    return Ok(());
+                }
+            }
+            self.bitmaps.load(host)?;
+        }
     }
 
     /// Makes what is left of older contents zero in the block whose bitmap is at `host`.
@@ -196,9 +240,13 @@ impl BlockMap {
     }
 }
 
-/// The bit of a sector: the most significant one of a byte comes first.
-fn is_set(bitmap: &[u8], sector: u64) -> bool {
-    bitmap.get(to_usize(sector / 8)).is_some_and(|byte| *byte >> (7 - sector % 8) & 1 != 0)
+fn no_blocks() -> Error {
+    Error::limit("the image has no more blocks").with_errno(errno::EFBIG)
+}
+
+/// The error for a block that lies where an image has its structures.
+fn in_front() -> Error {
+    Error::corrupt("a VHD block lies in the image's own structures").with_errno(errno::EIO)
 }
 
 impl State {
@@ -239,7 +287,10 @@ impl ClusterMap for BlockMap {
         Ok(Run { place: Place::Zero, count: count.max(1) })
     }
 
-    fn allocate(&self, _: u64, _: u64) -> Result<Space> {
+    fn allocate(&self, cluster: u64, most: u64) -> Result<Space> {
+        if self.layout.parent.is_some() {
+            return self.allocate_sectors(cluster, most);
+        }
         let (host, old) = {
             let mut state = self.state.write();
             match state.free.pop() {
@@ -247,7 +298,7 @@ impl ClusterMap for BlockMap {
                 None => {
                     let host = state.next;
                     if host / SECTOR >= u64::from(FREE.0) {
-                        return Err(Error::limit("the image has no more blocks").with_errno(errno::EFBIG));
+                        return Err(no_blocks());
                     }
                     state.next = host + self.step();
                     (host, self.old_len.min(host + self.step()))
@@ -263,13 +314,20 @@ impl ClusterMap for BlockMap {
     }
 
     fn give_back(&self, space: Space) {
+        if self.layout.parent.is_some() {
+            // The block keeps its place, and the bitmap does not have the sectors.
+            return;
+        }
         self.state.write().free.push(space.offset.saturating_sub(self.bitmap_len));
     }
 
-    fn publish(&self, cluster: u64, _: u64, place: Place) -> Result<()> {
+    fn publish(&self, cluster: u64, count: u64, place: Place) -> Result<()> {
         let Place::Stored(offset) = place else {
             return Err(Error::invalid("a VHD block never loses its place"));
         };
+        if self.layout.parent.is_some() {
+            return self.publish_sectors(cluster, count, offset);
+        }
         let host = offset.saturating_sub(self.bitmap_len);
         let entry = u32::try_from(host / SECTOR).map_or(FREE, Entry);
         let late = self.state.read().footer_at == Some(host);
@@ -297,6 +355,12 @@ impl ClusterMap for BlockMap {
     }
 
     fn before_overwrite(&self, first: u64, count: u64) -> Result<()> {
+        if self.layout.parent.is_some() {
+            let table = &self.state.read().table;
+            let blocks = self.split(first).0..=self.split(first + count.saturating_sub(1)).0;
+            let bad = |block| table.get(block).is_some_and(|entry: Entry| entry.host() < self.front);
+            return if blocks.into_iter().any(bad) { Err(in_front()) } else { Ok(()) };
+        }
         for cluster in first..first.saturating_add(count) {
             if self.is_full(cluster) {
                 continue;
@@ -306,9 +370,7 @@ impl ClusterMap for BlockMap {
                 continue;
             };
             if entry.host() < self.front {
-                return Err(
-                    Error::corrupt("a VHD block lies in the image's own structures").with_errno(errno::EIO)
-                );
+                return Err(in_front());
             }
             let mut bitmap = vec![0; to_usize(self.bitmap_len)];
             read_zero_padded(&*self.storage, entry.host(), &mut bitmap)?;
@@ -324,7 +386,13 @@ impl ClusterMap for BlockMap {
     fn take_dirty(&self) -> Cut {
         let mut state = self.state.write();
         let mut cut = Cut::new();
-        if std::mem::take(&mut state.footer_dirty) {
+        if self.layout.parent.is_some() {
+            let mut writes = self.bitmaps.take_dirty();
+            if std::mem::take(&mut state.footer_dirty) {
+                writes.push(TableWrite { offset: state.next, bytes: self.layout.footer.bytes.clone() });
+            }
+            cut.extend(Some(writes).filter(|writes| !writes.is_empty()));
+        } else if std::mem::take(&mut state.footer_dirty) {
             let mut writes: Vec<TableWrite> = std::mem::take(&mut state.late)
                 .into_iter()
                 .map(|offset| TableWrite { offset, bytes: self.ones() })
@@ -338,8 +406,23 @@ impl ClusterMap for BlockMap {
         cut
     }
 
+    fn wants_write_back(&self) -> bool {
+        self.bitmaps.wants_write_back()
+    }
+
+    fn written(&self, _: u64) {
+        self.bitmaps.written(true);
+    }
+
     fn not_written(&self, cut: Cut) {
         let mut state = self.state.write();
+        if self.layout.parent.is_some() {
+            self.bitmaps.written(false);
+            state.footer_dirty = true;
+            // It knows which of them are its own.
+            cut.iter().for_each(|writes| state.table.not_written(writes));
+            return;
+        }
         let mut groups = cut.into_iter();
         if let Some(writes) = groups.next() {
             if writes.iter().any(|write| write.bytes.starts_with(COOKIE)) {

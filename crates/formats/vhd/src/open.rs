@@ -75,7 +75,9 @@ pub(crate) fn open(context: OpenContext<'_>) -> Result<Arc<dyn Image>> {
     let from = size_from(options)?;
     let Found { footer, at_end } = find_footer(&*storage)?;
     let len = footer.disk_len(from, filename)?;
-    if at_end && footer.kind == FIXED {
+    // The footer of a fixed image of an empty disk is all of the file.
+    let alone = len == 0 && storage.len() <= SECTOR;
+    if footer.kind == FIXED && (at_end || alone) {
         let map = FixedMap::new(storage, filename, len);
         return Ok(Arc::new(MappedImage::new(map, len, mode.write)));
     }
@@ -87,9 +89,6 @@ pub(crate) fn open(context: OpenContext<'_>) -> Result<Arc<dyn Image>> {
     read_zero_padded(&*storage, footer.header_offset, &mut bytes)?;
     let header = Header::parse(&bytes, len)?;
     let parent = if footer.kind == DIFFERENCING {
-        if mode.write {
-            return Err(Error::unsupported("differencing VHD images are only read"));
-        }
         let name = parent::name(&*storage, &header)?;
         Some(BackingRef { name, format: Some(crate::DRIVER.name.to_owned()) })
     } else {

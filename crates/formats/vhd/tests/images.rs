@@ -186,10 +186,16 @@ fn another_parent_is_refused() {
 }
 
 #[test]
-fn a_differencing_image_is_not_written() {
+fn a_sector_of_a_differencing_image_is_written_where_its_block_is() {
     let parent = new_image(&["force_size=on"]);
     let disk = memory(&differencing(&parent));
-    assert_eq!(message(open_for_writing(&disk)), "differencing VHD images are only read");
+    let len = disk.len();
+    let child = open_for_writing(&disk).unwrap();
+    child.write_at(2 * 512, &[0xee; 512]).unwrap();
+    drop(child);
+    let image = disk.to_vec();
+    assert_eq!((disk.len(), &image[2048..2050]), (len, &[0x60, 0x70][..]));
+    assert_eq!(image[2560 + 2 * 512..2560 + 3 * 512], [0xee; 512]);
 }
 
 #[test]

@@ -193,7 +193,7 @@ pub(crate) fn read(
     Ok(entries)
 }
 
-/// The length of a file as its blocks are held against it.
+/// The length of a file as its structures are held against it: an incomplete sector at its end counts.
 pub(crate) fn file_len(storage: &dyn BlockDevice) -> u64 {
     storage.len().checked_next_multiple_of(512).unwrap_or(u64::MAX)
 }

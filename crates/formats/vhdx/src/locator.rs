@@ -42,6 +42,20 @@ impl Parent {
         }
     }
 
+    /// The locator `bytes` with other linkages, which take as many bytes.
+    pub(crate) fn relinked(bytes: &[u8], linkage: Uuid) -> Option<Vec<u8>> {
+        let text: Vec<u8> = linkage.braced().to_string().encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let mut changed = bytes.to_vec();
+        for (key, at, len) in places(bytes)? {
+            if !LINKAGES.contains(&key.as_str()) {
+                continue;
+            }
+            let value = changed.get_mut(at..at + len).filter(|value| value.len() == text.len())?;
+            value.copy_from_slice(&text);
+        }
+        Some(changed)
+    }
+
     /// The locator that names the file `name` with data `linkage`.
     pub(crate) fn encode(name: &str, linkage: Uuid) -> Vec<u8> {
         let path = match to_windows(name) {
@@ -80,6 +94,11 @@ impl Parent {
 
 /// All keys with their values; `None` if the locator is damaged.
 fn values(bytes: &[u8]) -> Option<Vec<(String, String)>> {
+    places(bytes)?.into_iter().map(|(key, at, len)| Some((key, text(bytes, at, len)?))).collect()
+}
+
+/// All keys with the places and lengths of their values, in bytes.
+fn places(bytes: &[u8]) -> Option<Vec<(String, usize, usize)>> {
     let mut fields = Fields::new(bytes);
     let kind = Uuid::from_bytes_le(fields.array()?);
     fields.u16_le()?;
@@ -91,13 +110,14 @@ fn values(bytes: &[u8]) -> Option<Vec<(String, String)>> {
     for _ in 0..count {
         let (key_at, value_at) = (fields.u32_le()?, fields.u32_le()?);
         let (key_len, value_len) = (fields.u16_le()?, fields.u16_le()?);
-        values.push((text(bytes, key_at, key_len)?, text(bytes, value_at, value_len)?));
+        let key = text(bytes, to_usize(key_at.into()), key_len.into())?;
+        values.push((key, to_usize(value_at.into()), value_len.into()));
     }
     Some(values)
 }
 
-fn text(bytes: &[u8], at: u32, len: u16) -> Option<String> {
-    let part = bytes.get(to_usize(at.into())..)?.get(..usize::from(len))?;
+fn text(bytes: &[u8], at: usize, len: usize) -> Option<String> {
+    let part = bytes.get(at..)?.get(..len)?;
     let units = part.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit));
     char::decode_utf16(units).collect::<Result<String, _>>().ok()
 }
@@ -114,6 +134,9 @@ mod tests {
             let bytes = Parent::encode(name, linkage);
             let parent = Parent { name: read.to_owned(), linkages: vec![linkage] };
             assert_eq!(Parent::parse(&bytes).unwrap(), parent);
+            let other = Uuid::new_v4();
+            let relinked = Parent::parse(&Parent::relinked(&bytes, other).unwrap()).unwrap();
+            assert_eq!(relinked, Parent { name: read.to_owned(), linkages: vec![other] });
             for cut in 0..bytes.len() {
                 assert!(Parent::parse(&bytes[..cut]).is_err());
             }

@@ -9,12 +9,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use diskimg_core::mapped::{ClusterMap, Cut, EntryTable, Place, Run, Space};
+use diskimg_core::mapped::{Clearing, ClusterMap, Cut, EntryTable, Place, Run, Space, TableWrite};
 use diskimg_core::{
     BackingRef, BlockDevice, ByteRange, Check, Device, Error, ErrorKind, ExtentFlags, FormatDriver, Image,
     ImageInfo, Result, ZeroMode, errno, extend_to,
 };
 use parking_lot::{Mutex, RwLock};
+use uuid::Uuid;
 
 use crate::bat::{Block, Entry, Geometry, NOT_PRESENT, ZERO};
 use crate::bitmap::{SectorBitmaps, Sectors};
@@ -24,7 +25,7 @@ use crate::limits::{LOG_SECTOR, MAX_FILE, MIB};
 use crate::locator::Parent;
 use crate::metadata::Metadata;
 use crate::parent;
-use crate::region::Taken;
+use crate::region::{Regions, Taken};
 use crate::space::HostSpace;
 
 /// The error number for a place that is not an image's to write to: `Bad address`.
@@ -37,8 +38,7 @@ pub(crate) struct Parts {
     pub filename: String,
     pub current: Current,
     pub taken: Taken,
-    /// Where the table is.
-    pub bat: ByteRange,
+    pub regions: Regions,
     pub metadata: Metadata,
     pub parent: Option<Parent>,
     pub entries: Vec<Entry>,
@@ -61,14 +61,18 @@ pub(crate) struct BlockMap {
     pub(crate) taken: Taken,
     pub(crate) geometry: Geometry,
     pub(crate) replayed: AtomicBool,
-    journal: Journal,
+    pub(crate) journal: Journal,
+    /// File offset of the metadata.
+    pub(crate) metadata_at: u64,
     /// Bytes of a cluster: what a block is filled in.
     cluster: u64,
     /// Blocks may lose their places.
     may_drop: bool,
     /// Some block lies in front of everything that blocks may lie in.
     has_bad_place: bool,
-    parent: Option<Parent>,
+    pub(crate) parent: Option<Parent>,
+    /// GUIDs that the parent's data may have.
+    pub(crate) linkages: RwLock<Vec<Uuid>>,
     bitmaps: SectorBitmaps,
     /// Held while sectors of a differencing disk are published.
     publishing: Mutex<()>,
@@ -77,7 +81,7 @@ pub(crate) struct BlockMap {
 
 impl BlockMap {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { storage, filename, current, taken, bat, metadata, parent, entries, replayed } = parts;
+        let Parts { storage, filename, current, taken, regions, metadata, parent, entries, replayed } = parts;
         let geometry = Geometry::from(&metadata);
         let mut places: Vec<ByteRange> =
             (0..).zip(&entries).filter_map(|(index, entry)| geometry.space(index, *entry)).collect();
@@ -89,14 +93,16 @@ impl BlockMap {
         let next = storage.len().max(taken.end()).max(end).checked_next_multiple_of(MIB).unwrap_or(u64::MAX);
         let len = (entries.len() as u64 * 8).next_multiple_of(LOG_SECTOR);
         let state = RwLock::new(State {
-            table: EntryTable::new(bat.start, entries, len, 0),
+            table: EntryTable::new(regions.bat.start, entries, len, 0),
             space: HostSpace::new(geometry.block_size, next),
         });
         Self {
             journal: Journal::new(Arc::clone(&storage), current),
             bitmaps: SectorBitmaps::new(Arc::clone(&storage)),
             publishing: Mutex::default(),
+            metadata_at: regions.metadata.start,
             cluster: if parent.is_some() { geometry.sector_size } else { LOG_SECTOR },
+            linkages: RwLock::new(parent.iter().flat_map(|parent| parent.linkages.clone()).collect()),
             parent,
             storage,
             filename,
@@ -155,6 +161,30 @@ impl BlockMap {
             if inside.is_empty() || device.write_zeroes(inside, ZeroMode::MayUnmap).is_ok() {
                 self.state.write().space.set_free(host);
             }
+        }
+    }
+
+    /// Takes the places of all blocks out of the table: what has to be written.
+    pub(crate) fn vacate(&self) -> Vec<TableWrite> {
+        let state = &mut *self.state.write();
+        let vacant = if self.parent.is_some() { NOT_PRESENT } else { ZERO };
+        for block in 0..self.geometry.blocks() {
+            let index = self.geometry.index(block);
+            let old = state.table.get(index).unwrap_or(vacant);
+            if let Some(host) = old.place(self.geometry.has_parent) {
+                state.space.drop_place(host);
+            }
+            state.table.set(index, vacant);
+        }
+        state.space.taken();
+        state.table.take_dirty()
+    }
+
+    /// Makes what the table dropped, durably, ready to be used again. There are no requests.
+    pub(crate) fn recycle_all(&self) {
+        let unused = self.state.write().space.rest();
+        if self.may_drop {
+            self.recycle(unused);
         }
     }
 
@@ -407,8 +437,7 @@ impl ClusterMap for BlockMap {
     fn close(&self) {
         // Neither is needed: the older header says the same, and the space is only lost.
         let _ = self.journal.close();
-        let unused = self.state.write().space.rest();
-        self.recycle(unused);
+        self.recycle_all();
     }
 
     fn info(&self) -> Result<ImageInfo> {
@@ -421,9 +450,17 @@ impl ClusterMap for BlockMap {
         Some(BackingRef { name: parent.name.clone(), format: Some(crate::DRIVER.name.to_owned()) })
     }
 
+    fn adopt_backing(&self, backing: &dyn Image) -> Result<()> {
+        self.relink(backing)
+    }
+
+    fn as_clearing(&self) -> Option<&dyn Clearing> {
+        Some(self)
+    }
+
     fn accepts_backing(&self, backing: &dyn Image) -> Result<()> {
         match &self.parent {
-            Some(parent) => parent::accepts(parent, self.geometry.sector_size, backing),
+            Some(_) => parent::accepts(&self.linkages.read(), self.geometry.sector_size, backing),
             None => Ok(()),
         }
     }

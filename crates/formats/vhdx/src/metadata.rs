@@ -1,8 +1,9 @@
 //! The metadata region (MS-VHDX 2.6): what the disk is like, and the names of a parent.
 
-use diskimg_core::{BlockDevice, Fields, read_zero_padded, to_usize};
+use diskimg_core::{BlockDevice, ByteRange, Fields, read_zero_padded, to_usize};
 use uuid::Uuid;
 
+use crate::bat::file_len;
 use crate::damage::Damage;
 use crate::limits::{MAX_BLOCK, MAX_DISK, MAX_ENTRIES, MAX_LOCATOR, MIN_BLOCK};
 
@@ -64,7 +65,7 @@ impl Metadata {
             let (offset, _) = items.get(index).copied().flatten().ok_or(missing)?;
             let mut bytes = vec![0; len];
             let start = region.saturating_add(offset.into());
-            if start.saturating_add(len as u64) > storage.len() {
+            if start.saturating_add(len as u64) > file_len(storage) {
                 return Err(Damage::Invalid("a metadata item is cut short"));
             }
             read_zero_padded(storage, start, &mut bytes)?;
@@ -145,6 +146,12 @@ impl Metadata {
         bytes.extend(values.into_iter().flatten());
         bytes
     }
+}
+
+/// Where the parent locator of the region at file offset `region` stands in the file.
+pub(crate) fn locator_place(storage: &dyn BlockDevice, region: u64) -> Result<Option<ByteRange>, Damage> {
+    let item = read_table(storage, region)?.get(5).copied().flatten();
+    Ok(item.map(|(offset, len)| ByteRange::new(region.saturating_add(offset.into()), len.into())))
 }
 
 /// The items that are known, in the order of [`ITEMS`].

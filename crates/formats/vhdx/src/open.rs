@@ -56,7 +56,7 @@ pub(crate) fn open(context: OpenContext<'_>) -> Result<Arc<dyn Image>> {
         filename: filename.to_owned(),
         current: found.current,
         taken: found.taken,
-        bat: found.regions.bat,
+        regions: found.regions,
         metadata: found.metadata,
         parent: found.parent,
         entries: found.entries,

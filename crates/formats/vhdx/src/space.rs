@@ -150,8 +150,9 @@ impl HostSpace {
         unused.into_iter().flat_map(|(_, places)| places).collect()
     }
 
-    /// Those that nobody uses when there are no more requests.
+    /// All that the table dropped, which is durable without them; there are no more requests.
     pub(crate) fn rest(&mut self) -> Vec<u64> {
+        self.waiting.push((0, std::mem::take(&mut self.cut)));
         std::mem::take(&mut self.waiting).into_iter().flat_map(|(_, places)| places).collect()
     }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use diskimg_core::driver::{CreateContext, OpenMode};
 use diskimg_core::opener::NoReferences;
-use diskimg_core::{BlockDevice, ByteRange, ExtentFlags, MemDevice, Repair, Task};
-use diskimg_testkit::{FormatSubject, MemOpener, Op, OpMix, OverlaySubject, Session, Subject, open_image};
+use diskimg_core::{BlockDevice, ByteRange, ExtentFlags, MemDevice, Repair, Result, Task};
+use diskimg_testkit::{
+    FormatSubject, MemOpener, Op, OpMix, Opened, OverlaySubject, Session, Subject, open_image,
+};
 use diskimg_vhdx::DRIVER;
 
 const MIB: u64 = 1 << 20;
@@ -92,28 +94,72 @@ fn a_parent_that_was_changed_is_refused() {
     assert!(read().unwrap_err().contains("was changed"));
 }
 
+/// A new image with these options, over `base`.
+fn create(options: &[(&str, &str)], base: Vec<u8>) -> Result<Arc<MemDevice>> {
+    let subject = FormatSubject::new(&DRIVER, 2 * MIB, &[]);
+    let mut parsed = subject.parsed().unwrap();
+    for (name, value) in options {
+        parsed.set(name, value)?;
+    }
+    let creator = DRIVER.creator.unwrap();
+    (creator.validate)(&parsed)?;
+    let base: Arc<dyn BlockDevice> = Arc::new(MemDevice::read_only(base));
+    let opener = MemOpener::new([("base".to_owned(), base)]);
+    let storage = Arc::new(MemDevice::new(0));
+    let context = CreateContext {
+        storage: Arc::clone(&storage) as _,
+        filename: "image",
+        options: &parsed,
+        opener: &opener,
+    };
+    (creator.create)(&context)?;
+    Ok(storage)
+}
+
+#[test]
+fn sectors_of_4096_bytes() {
+    let mut base = FormatSubject::new(&DRIVER, 2 * MIB, &["block_size=1M"]).fresh()[0].to_vec();
+    let sector_size = 3 * (1 << 20) + (64 << 10) + 32;
+    assert_eq!(base[sector_size..sector_size + 4], [0, 2, 0, 0]);
+    base[sector_size..sector_size + 4].copy_from_slice(&4096_u32.to_le_bytes());
+    let base = Arc::new(MemDevice::from(base));
+    let mode = OpenMode { write: true, ..OpenMode::default() };
+    let open = |disk: &Arc<MemDevice>, mode| {
+        open_image(&DRIVER, Arc::clone(disk) as _, mode, &NoReferences).unwrap()
+    };
+    let image = open(&base, mode);
+    image.write_at(0, &vec![5; 2 << 20]).unwrap();
+    drop(image);
+    let top = create(&[("backing_file", "base")], base.to_vec()).unwrap();
+    let chain = |mode: OpenMode| {
+        let below = Opened::chain(open(&base, OpenMode::default()), None, false).node;
+        Opened::chain(open(&top, mode), below.as_ref(), mode.write)
+    };
+    let opened = chain(mode);
+    assert_eq!(opened.device.limits().write_unit, 4096);
+    opened.device.write_at(MIB - 700, &[9; 1000]).unwrap();
+    opened.device.flush().unwrap();
+    let extent = opened.layers[0].extent_at(ByteRange::new(MIB - 4096, 8192)).unwrap();
+    assert_eq!((extent.len, extent.flags.contains(ExtentFlags::PRESENT)), (4096, true));
+    drop(opened);
+    let mut expected = vec![5; 2 << 20];
+    expected[(1 << 20) - 700..][..1000].fill(9);
+    let mut bytes = vec![0; 2 << 20];
+    chain(OpenMode::default()).device.read_at(0, &mut bytes).unwrap();
+    assert!(bytes == expected);
+    // A parent with sectors of another size.
+    let other = create(&[("backing_file", "base")], {
+        let mut image = base.to_vec();
+        image[sector_size..sector_size + 4].copy_from_slice(&512_u32.to_le_bytes());
+        image
+    });
+    let below = Opened::chain(open(&base, OpenMode::default()), None, false).node;
+    let opened = Opened::chain(open(&other.unwrap(), OpenMode::default()), below.as_ref(), false);
+    assert!(opened.device.read_at(0, &mut bytes).unwrap_err().joined().contains("another size"));
+}
+
 #[test]
 fn create_looks_at_the_parent() {
-    let create = |options: &[(&str, &str)], base: Vec<u8>| {
-        let subject = FormatSubject::new(&DRIVER, 2 * MIB, &[]);
-        let mut parsed = subject.parsed().unwrap();
-        for (name, value) in options {
-            parsed.set(name, value)?;
-        }
-        let creator = DRIVER.creator.unwrap();
-        (creator.validate)(&parsed)?;
-        let base: Arc<dyn BlockDevice> = Arc::new(MemDevice::read_only(base));
-        let opener = MemOpener::new([("base".to_owned(), base)]);
-        let storage = Arc::new(MemDevice::new(0));
-        let context = CreateContext {
-            storage: Arc::clone(&storage) as _,
-            filename: "image",
-            options: &parsed,
-            opener: &opener,
-        };
-        (creator.create)(&context)?;
-        Ok::<_, diskimg_core::Error>(storage)
-    };
     let base = || FormatSubject::new(&DRIVER, MIB, &["block_size=2M"]).fresh()[0].to_vec();
     let made = create(&[("backing_file", "base"), ("subformat", "differencing")], base()).unwrap();
     let image = open_image(&DRIVER, made, OpenMode::default(), &NoReferences).unwrap();

@@ -21,6 +21,8 @@ pub(crate) enum VmdkError {
     Truncated(u64),
     #[error("Invalid footer")]
     Footer,
+    #[error("File is too small, not a valid image")]
+    TooSmall,
     #[error("Image not in VMDK format")]
     NotVmdk,
     #[error("invalid VMDK image descriptor")]
@@ -51,7 +53,7 @@ pub(crate) enum VmdkError {
 impl VmdkError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotVmdk | Self::NoCreateType => ErrorKind::NotThisFormat,
+            Self::NotVmdk | Self::NoCreateType | Self::TooSmall => ErrorKind::NotThisFormat,
             Self::Version(_) | Self::CreateType(_) | Self::Compression(_) | Self::SeSparseWrite => {
                 ErrorKind::Unsupported
             }

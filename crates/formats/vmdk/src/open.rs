@@ -48,6 +48,9 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     fn image(self, options: &mut RuntimeOptions, opener: &dyn Opener) -> Result<Vmdk> {
+        if self.storage.is_empty() {
+            return Err(VmdkError::TooSmall.into());
+        }
         let io = any_alignment(&self.storage);
         let mut head = vec![0; HEADER_LEN];
         read_zero_padded(&*io, 0, &mut head)?;
