@@ -76,16 +76,7 @@ fn main() -> ExitCode {
 fn operations(subject: &dyn Subject) {
     let size = 8 * GRAIN;
     let whole = Op::Write(ByteRange::new(0, size), 2);
-    let none = OpMix {
-        write: 0,
-        zero: 0,
-        discard: 0,
-        set_len: 0,
-        reserve: 0,
-        compress: 0,
-        reopen: 0,
-        ..OpMix::changes(size)
-    };
+    let none = OpMix::flushes(size);
     let writes = OpMix { write: 30, ..none };
     let scenarios: [(&str, Vec<Op>, OpMix, u64); 5] = [
         ("allocating writes", vec![], writes, 1),

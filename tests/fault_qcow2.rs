@@ -8,12 +8,10 @@ mod scenarios;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use diskimg_core::{BlockDevice, MemDevice, Repair, Task, errno, to_usize};
+use diskimg_core::{BlockDevice, MemDevice, Repair, Task, to_usize};
 use diskimg_engine::{ConvertOptions, convert};
 use diskimg_testkit::faults::{self, FaultReport, Scenario};
-use diskimg_testkit::{
-    FaultDevice, FaultKinds, FaultPlan, FaultSpec, FormatSubject, Subject, pattern, plain_node, suite,
-};
+use diskimg_testkit::{FaultKinds, FaultPlan, FaultSpec, FormatSubject, Subject, pattern, plain_node, suite};
 
 /// Numbers of all tests together.
 static TOTAL: Mutex<Option<FaultReport>> = Mutex::new(None);
@@ -44,21 +42,8 @@ fn note(report: FaultReport) {
 }
 
 fn operations(subject: &dyn Subject, size: u64, unit: u64) {
-    let once = FaultSpec::once(FaultKinds::CHANGES, 0);
-    let specs = [
-        once,
-        FaultSpec { torn: true, kinds: FaultKinds::WRITE, ..once },
-        // The disk is full from then on.
-        FaultSpec {
-            errno: errno::ENOSPC,
-            times: u64::MAX,
-            kinds: FaultKinds::WRITE | FaultKinds::SET_LEN,
-            ..once
-        },
-        FaultSpec::once(FaultKinds::READ, 0),
-    ];
     for scenario in scenarios::scenarios(size, unit) {
-        for spec in specs {
+        for spec in FaultSpec::usual() {
             let scenario = Scenario {
                 name: scenario.name,
                 prepare: &scenario.prepare,
@@ -93,10 +78,7 @@ fn conversion(subject: &FormatSubject, compress: bool, nth: u64) -> FaultReport 
     let source = plain_node(&diskimg_raw::DRIVER, source, false).unwrap();
     let plan = FaultPlan::new(FaultSpec::once(FaultKinds::CHANGES | FaultKinds::READ, nth));
     let memory = subject.fresh();
-    let faulty = |device: &Arc<MemDevice>| -> Arc<dyn BlockDevice> {
-        Arc::new(FaultDevice::new(Arc::clone(device) as _, Arc::clone(&plan)))
-    };
-    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(faulty).collect();
+    let shared = plan.over(&memory);
     let done = subject.open(&shared, true).and_then(|opened| {
         let options = ConvertOptions { compress, target_is_zero: true, ..ConvertOptions::default() };
         convert(&[&source], opened.node.as_ref().unwrap(), &options, &Task::quiet())

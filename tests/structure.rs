@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use diskimg::core::FormatDriver;
+use diskimg::core::driver::Caps;
+
 /// Longest file that is tolerated; about 600 lines is the aim.
 const MOST_LINES: usize = 800;
 
@@ -298,4 +301,55 @@ fn the_top_level_is_as_designed() {
         .filter(|name| !name.starts_with('.') && !known.contains(&name.as_str()))
         .collect();
     complain("unknown names at the top level", &wrong);
+}
+
+/// A heading, and whether a driver can do that.
+type Column = (&'static str, fn(&FormatDriver) -> bool);
+
+/// Columns of the table of formats, and what a driver says of each.
+const COLUMNS: &[Column] = &[
+    ("read", |_| true),
+    ("write", |driver| driver.caps.contains(Caps::WRITE)),
+    ("create", |driver| driver.creator.is_some()),
+    ("resize", |driver| driver.caps.contains(Caps::RESIZE)),
+    ("snapshot", |driver| driver.caps.contains(Caps::SNAPSHOTS)),
+    ("bitmaps", |driver| driver.caps.contains(Caps::BITMAPS)),
+    ("check", |driver| driver.caps.contains(Caps::CHECK)),
+    ("repair", |driver| driver.caps.contains(Caps::REPAIR)),
+    ("compress", |driver| driver.caps.contains(Caps::COMPRESS)),
+    ("encrypt", |driver| driver.caps.contains(Caps::ENCRYPT)),
+    ("backing", |driver| driver.caps.contains(Caps::BACKING)),
+    ("preallocation", |driver| driver.caps.contains(Caps::PREALLOCATE)),
+    ("amend", |driver| driver.caps.contains(Caps::AMEND)),
+    ("measure", |driver| driver.measure.is_some()),
+];
+
+/// The table of formats in the README.
+fn format_table() -> String {
+    let mut drivers = diskimg::FORMATS.to_vec();
+    drivers.sort_by_key(|driver| driver.name);
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut table = line(
+        std::iter::once("format").chain(COLUMNS.iter().map(|(name, _)| *name)).map(str::to_owned).collect(),
+    );
+    table.push_str(&format!("|{}\n", "---|".repeat(COLUMNS.len() + 1)));
+    for driver in drivers {
+        let cells = COLUMNS.iter().map(|(_, can)| if can(driver) { "yes" } else { "–" }.to_owned());
+        table.push_str(&line(std::iter::once(format!("`{}`", driver.name)).chain(cells).collect()));
+    }
+    table
+}
+
+#[test]
+fn the_table_of_formats_is_what_the_drivers_say() {
+    const MARKS: (&str, &str) = ("<!-- formats -->\n", "<!-- /formats -->");
+    let (readme, table) = (read("README.md"), format_table());
+    let (before, rest) = readme.split_once(MARKS.0).expect("a mark");
+    let (found, after) = rest.split_once(MARKS.1).expect("a second mark");
+    if std::env::var_os("DISKIMG_REFRESH_GOLDEN").is_some() {
+        let text = format!("{before}{}{table}{}{after}", MARKS.0, MARKS.1);
+        fs::write(root().join("README.md"), text).expect("README.md is written");
+    } else {
+        assert_eq!(found, table, "README.md: DISKIMG_REFRESH_GOLDEN=1 cargo test --test structure");
+    }
 }

@@ -87,11 +87,6 @@ pub const ACCEPTED: &[Accepted] = &[
         what: &["exit", "stderr", "image content"],
         reason: COMPRESS_FILTER,
     },
-    Accepted {
-        case: "filters/disks: compare --image-opts 'driver=quorum,vote-threshold=2,children.0.driver=raw,children.0.file.filename=r.raw,children.1.driver=raw,children.1.file.filename=other.raw' driver=raw,file.filename=r.raw",
-        what: &["stderr"],
-        reason: NAMED,
-    },
     Accepted { case: "names/small: info http://localhost:1/a", what: &["stderr"], reason: MODULE },
     Accepted {
         case: "names/map/json:{\"driver\":\"raw\",\"offset\":1,\"file.filename\":\"r.raw\"}",
@@ -137,8 +132,6 @@ const QCOW_EMPTY: &str = "a disk of no length, which the format can't have, leav
 const QCOW_WORDS: &str = "a backing format that does not exist is refused in the words of the other formats";
 
 const EMPTY_VMDK: &str = "vmdk of size 0 | qemu-img makes it, and can't open it";
-
-const NAMED: &str = "a read that fails is told with the image's displayed name";
 
 const COMPRESS_FILTER: &str = "the filter compresses whole clusters, however the source's zeros are cut";
 

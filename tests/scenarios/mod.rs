@@ -60,16 +60,7 @@ pub struct Scenario {
 pub fn scenarios(size: u64, unit: u64) -> Vec<Scenario> {
     let whole = Op::Write(ByteRange::new(0, size), 2);
     let half = Op::Write(ByteRange::new(0, size / 2), 2);
-    let none = OpMix {
-        write: 0,
-        zero: 0,
-        discard: 0,
-        set_len: 0,
-        reserve: 0,
-        compress: 0,
-        reopen: 0,
-        ..OpMix::changes(size + 8 * unit)
-    };
+    let none = OpMix::flushes(size + 8 * unit);
     let writes = OpMix { write: 30, ..none };
     let script = |mix: OpMix, seed| mix.script(seed, 24, size, unit);
     let named = |name, prepare: Option<&Op>, run| Scenario {

@@ -30,6 +30,8 @@ pub struct Node(Arc<Inner>);
 struct Inner {
     parts: NodeParts,
     name: String,
+    /// How the user called it.
+    label: Option<String>,
     layer: Device,
     device: Device,
     below: Option<Node>,
@@ -139,8 +141,12 @@ impl Node {
         if opts.force_share && denies_sharing(spec) {
             return Err(Error::invalid("--force-share/-U conflicts with image options"));
         }
-        Self::open_nested(ctx, spec, opts)
-            .map_err(|error| error.context(format!("Could not open '{}'", spec.label())))
+        let mut node = Self::open_nested(ctx, spec, opts)
+            .map_err(|error| error.context(format!("Could not open '{}'", spec.label())))?;
+        if let Some(inner) = Arc::get_mut(&mut node.0) {
+            inner.label = Some(spec.label().to_owned());
+        }
+        Ok(node)
     }
 
     /// The same, for callers that say themselves what could not be opened.
@@ -163,7 +169,7 @@ impl Node {
         };
         let device = Device::with_mode(disk, parts.mode.read_only, parts.mode.write_through);
         let name = parts.shown.name();
-        Self(Arc::new(Inner { parts, name, layer, device, below }))
+        Self(Arc::new(Inner { parts, name, label: None, layer, device, below }))
     }
 
     /// The same layer over another chain (or none), as rebasing needs it. The layer is shared.
@@ -207,6 +213,12 @@ impl Node {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// The name or the options that the user opened it by; else the displayed name.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.0.label.as_deref().unwrap_or(&self.0.name)
     }
 
     /// What the displayed name is made of.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use diskimg_core::{
     BlockDevice, ByteRange, Description, Device, Error, ErrorKind, Extent, ExtentFlags, HostRef, Image,
-    Limits, Prealloc, Publish, RangeLock, Reservation, Result, ZeroMode, is_zero, len_u64, to_usize,
+    Limits, Prealloc, Publish, RangeLock, Reservation, Result, Widened, ZeroMode, is_zero, len_u64, to_usize,
 };
 
 use crate::node::Node;
@@ -243,7 +243,7 @@ impl Stack {
         if let Some(middle) = padded.get_mut(from..to) {
             middle.copy_from_slice(cut(buf, range, part));
         }
-        self.layer.write_at(unit.start, &padded)
+        self.layer.write_widened(Widened::Bytes(unit.start, &padded), part)
     }
 
     fn write_zero_bytes(&self, range: ByteRange, unit: u64) -> Result<()> {
@@ -284,9 +284,11 @@ impl Stack {
         if whole.is_empty() {
             return Ok(());
         }
-        match self.top.write_zeroes(whole, how) {
+        let asked = whole.intersect(range);
+        match self.top.write_widened(Widened::Zeroes(whole, how), asked) {
             Err(error) if error.kind() == ErrorKind::Unsupported && how != ZeroMode::FastOnly => {
-                self.write_zero_bytes(whole, unit)
+                // The rest of it is zeros already.
+                self.write_zero_bytes(asked, unit)
             }
             other => other,
         }

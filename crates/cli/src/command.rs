@@ -141,6 +141,12 @@ pub(crate) enum Key {
     FlushInterval,
     /// Flush while requests run.
     NoDrain,
+    /// How progress is shown.
+    ProgressFormat,
+    /// Tell the SHA-256 of the contents.
+    Digest,
+    /// Completions and manual pages.
+    Generate,
 }
 
 /// An option without a value.
@@ -152,6 +158,10 @@ pub(crate) const fn flag(key: Key, short: &str, long: &'static [&'static str]) -
 pub(crate) const fn value(key: Key, short: &str, long: &'static [&'static str]) -> Opt<Key> {
     Opt { key, short: short.as_bytes().first().copied(), long, value: true }
 }
+
+/// Options that qemu-img does not have.
+pub(crate) const OWN: &[Opt<Key>] =
+    &[value(Key::ProgressFormat, "", &["progress"]), flag(Key::Digest, "", &["digest"])];
 
 /// A subcommand.
 pub(crate) struct Command {
@@ -192,14 +202,30 @@ impl Command {
         mut take: impl FnMut(Key, Value) -> Result<(), Exit>,
     ) -> Result<Vec<OsString>, Exit> {
         let mut getopt = Getopt::new(args, self.options, Order::permute());
+        if OWN.iter().any(|opt| self.has_own(opt.key)) {
+            getopt = getopt.with_own(OWN);
+        }
         while let Some(item) = getopt.next().map_err(|error| ui.option_error(&error))? {
             match item {
                 Item::Option(Key::Help, _) => return Err(self.print_help(ui)),
+                Item::Option(Key::ProgressFormat, value) => ui.set_progress(&Value(value).text(ui)?)?,
+                Item::Option(Key::Digest, _) if !self.has_own(Key::Digest) => {
+                    return Err(ui.usage("--digest is an option of convert"));
+                }
                 Item::Option(key, value) => take(key, Value(value))?,
                 Item::Operand(_) => {}
             }
         }
         Ok(getopt.operands())
+    }
+
+    /// True if it has this one of the program's own options.
+    pub(crate) fn has_own(&self, key: Key) -> bool {
+        match key {
+            Key::Digest => self.name == "convert",
+            Key::ProgressFormat => self.options.iter().any(|opt| opt.key == Key::Progress),
+            _ => false,
+        }
     }
 
     /// Prints the help page; the program then ends well.

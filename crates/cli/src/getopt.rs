@@ -55,6 +55,8 @@ pub(crate) struct UsageError(pub(crate) Vec<u8>);
 pub(crate) struct Getopt<'a, K: 'static> {
     args: &'a [OsString],
     opts: &'static [Opt<K>],
+    /// Options of this program alone: never abbreviated, and no reason for an abbreviation to be ambiguous.
+    own: &'static [Opt<K>],
     order: Order,
     cluster: &'a [u8],
     operands: Vec<OsString>,
@@ -67,7 +69,12 @@ fn message(parts: &[&[u8]]) -> UsageError {
 impl<'a, K: Copy + PartialEq> Getopt<'a, K> {
     /// Starts at the first of `args`, which are without the program's name.
     pub(crate) fn new(args: &'a [OsString], opts: &'static [Opt<K>], order: Order) -> Self {
-        Self { args, opts, order, cluster: &[], operands: Vec::new() }
+        Self { args, opts, own: &[], order, cluster: &[], operands: Vec::new() }
+    }
+
+    /// The same with options of this program alone.
+    pub(crate) fn with_own(self, own: &'static [Opt<K>]) -> Self {
+        Self { own, ..self }
     }
 
     /// The next option; `None` when there is none left.
@@ -166,6 +173,11 @@ impl<'a, K: Copy + PartialEq> Getopt<'a, K> {
         let fits: Vec<_> = all.filter(|(_, long)| long.as_bytes().starts_with(name)).collect();
         if let Some(exact) = fits.iter().find(|(_, long)| long.as_bytes() == name) {
             return Ok(*exact);
+        }
+        let own: &'static [Opt<K>] = self.own;
+        let mut all = own.iter().flat_map(|opt| opt.long.iter().map(move |long| (opt, *long)));
+        if let Some(exact) = all.find(|(_, long)| long.as_bytes() == name) {
+            return Ok(exact);
         }
         let Some(first) = fits.first() else {
             return Err(message(&[b"unrecognized option '--", text, b"'"]));

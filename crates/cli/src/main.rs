@@ -7,6 +7,7 @@
 mod check_report;
 mod command;
 mod commands;
+mod generate;
 mod getopt;
 mod help;
 mod human;
@@ -20,6 +21,7 @@ mod progress;
 mod references;
 mod snapshot;
 mod source;
+mod streams;
 mod ui;
 mod values;
 

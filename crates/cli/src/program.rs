@@ -2,15 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use diskimg::core::options::split_options;
 
 use crate::command::{Key, Value, flag, value};
 use crate::commands::{COMMANDS, MORE_COMMANDS};
 use crate::getopt::{Getopt, Item, Opt, Order};
-use crate::help;
 use crate::references::References;
 use crate::ui::{Exit, Ui};
+use crate::{generate, help};
 
 const OPTIONS: &[Opt<Key>] = &[
     flag(Key::Help, "h", &["help"]),
@@ -19,13 +20,16 @@ const OPTIONS: &[Opt<Key>] = &[
     value(Key::References, "", &["references"]),
 ];
 
+/// Never abbreviated.
+const OWN_OPTIONS: &[Opt<Key>] = &[value(Key::Generate, "", &["generate"])];
+
 /// Runs the program, called as `called` with `args`.
 pub(crate) fn run(called: OsString, args: &[OsString]) -> Exit {
     run_command(&Ui::new(called), args).err().unwrap_or(Exit::OK)
 }
 
 fn run_command(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
-    let mut getopt = Getopt::new(args, OPTIONS, Order::Strict);
+    let mut getopt = Getopt::new(args, OPTIONS, Order::Strict).with_own(OWN_OPTIONS);
     let mut ui = ui.clone();
     while let Some(item) = getopt.next().map_err(|error| ui.option_error(&error))? {
         match item {
@@ -35,6 +39,9 @@ fn run_command(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
                 let policies = "permissive, same-dir, deny or a list of files (FILE,...)";
                 ui.references = References::parse(&text)
                     .ok_or_else(|| ui.usage(format!("--references expects {policies}, not '{text}'")))?;
+            }
+            Item::Option(Key::Generate, text) => {
+                return generate(&ui, &Value(text).text(&ui)?, getopt.operands());
             }
             Item::Option(Key::Version, _) => {
                 ui.print(help::VERSION);
@@ -55,6 +62,22 @@ fn run_command(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
         return Err(ui.usage([b"Command not found: ", name.as_bytes()].concat()));
     };
     (command.run)(&ui.for_command(command.name), rest)
+}
+
+/// `--generate completions SHELL` and `--generate man FOLDER`.
+fn generate(ui: &Ui, what: &str, operands: Vec<OsString>) -> Result<(), Exit> {
+    let usage = "--generate expects 'completions bash|zsh|fish' or 'man FOLDER'";
+    let [operand] = operands.as_slice() else { return Err(ui.usage(usage)) };
+    match what {
+        "completions" => {
+            let script = operand.to_str().and_then(generate::completions);
+            ui.print(&script.ok_or_else(|| ui.usage(usage))?);
+            Ok(())
+        }
+        "man" => generate::write_man_pages(Path::new(operand))
+            .map_err(|error| ui.fail(format!("{}: {error}", operand.display()))),
+        _ => Err(ui.usage(usage)),
+    }
 }
 
 /// Checks the argument of `--trace`. There are no trace events, so plain names are warned of and patterns fit none.

@@ -1,4 +1,4 @@
-//! Progress for people: `    (12.34/100%)` on standard output with `-p`; without it, once on standard error
+//! Progress: `    (12.34/100%)` on standard output with `-p`, a line of JSON each time with `--progress=json`; without it, once on standard error
 //! for each SIGUSR1.
 
 use std::io::Write as _;
@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use diskimg::core::Progress;
 
+use crate::ui::Ui;
+
 /// All is done, in percent.
 const FULL: f32 = 100.0;
 
@@ -14,6 +16,8 @@ const FULL: f32 = 100.0;
 #[derive(Debug)]
 pub(crate) struct ProgressBar {
     shown: bool,
+    /// In lines of JSON rather than for people.
+    json: bool,
     /// Percent between two prints.
     step: f32,
     /// What was printed last, in percent, as bits.
@@ -25,11 +29,16 @@ pub(crate) struct ProgressBar {
 
 impl ProgressBar {
     /// Prints if `shown`, every `step` percent; otherwise only when a signal asks.
-    pub(crate) fn new(shown: bool, step: u8) -> Self {
+    pub(crate) fn new(ui: &Ui, shown: bool, step: u8) -> Self {
+        let json = ui.tells_progress_in_json();
+        Self::with(shown || json, json, step)
+    }
+
+    fn with(shown: bool, json: bool, step: u8) -> Self {
         let asked = Arc::new(AtomicBool::new(false));
         // Where the signal can't be caught, progress is simply not asked for.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&asked));
-        Self { shown, step: step.into(), last: AtomicU32::new(0), printing: Mutex::new(()), asked }
+        Self { shown, json, step: step.into(), last: AtomicU32::new(0), printing: Mutex::new(()), asked }
     }
 
     /// Prints that nothing is done yet.
@@ -51,6 +60,10 @@ impl ProgressBar {
     fn print(&self, percent: f32) {
         if self.shown {
             let mut out = std::io::stdout().lock();
+            if self.json {
+                let _ = writeln!(out, "{{ \"progress\": {percent:.2} }}").and_then(|()| out.flush());
+                return;
+            }
             let _ = write!(out, "    ({percent:.2}/100%)\r").and_then(|()| out.flush());
         }
     }
@@ -87,7 +100,7 @@ impl Progress for ProgressBar {
 
 impl Drop for ProgressBar {
     fn drop(&mut self) {
-        if self.shown {
+        if self.shown && !self.json {
             let mut out = std::io::stdout().lock();
             let _ = out.write_all(b"\n").and_then(|()| out.flush());
         }
@@ -100,7 +113,7 @@ mod tests {
 
     #[test]
     fn prints_are_a_step_apart_and_end_with_all() {
-        let bar = ProgressBar::new(false, 2);
+        let bar = ProgressBar::with(false, false, 2);
         assert!(bar.is_due(0.0));
         bar.last.store(4f32.to_bits(), Ordering::Relaxed);
         assert!(!bar.is_due(0.0) && !bar.is_due(3.99) && !bar.is_due(5.99) && bar.is_due(6.0));

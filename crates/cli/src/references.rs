@@ -22,10 +22,13 @@ pub(crate) enum References {
 impl References {
     /// From the value of the option: a word, or file names with commas between them (`./deny` is a file).
     pub(crate) fn parse(text: &str) -> Option<Self> {
+        if let Some(files) = text.strip_prefix("listed:") {
+            return Some(Self::Listed(files.split(',').map(str::to_owned).collect()));
+        }
         match text {
             "" => None,
             "permissive" => Some(Self::Permissive),
-            "same-dir" => Some(Self::SameDirectory),
+            "same-dir" | "same-directory" => Some(Self::SameDirectory),
             "deny" => Some(Self::Deny),
             files => Some(Self::Listed(files.split(',').map(str::to_owned).collect())),
         }
@@ -55,5 +58,7 @@ mod tests {
             Some(References::Listed(vec!["a".to_owned(), "b/c".to_owned()]))
         );
         assert_eq!(References::parse(""), None);
+        assert_eq!(References::parse("same-directory"), Some(References::SameDirectory));
+        assert_eq!(References::parse("listed:a"), Some(References::Listed(vec!["a".to_owned()])));
     }
 }

@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diskimg::core::Secrets;
@@ -34,6 +35,7 @@ pub(crate) struct Ui {
     pub references: References,
     secrets: Arc<Mutex<Secrets>>,
     objects: Arc<Mutex<Objects>>,
+    json_progress: Arc<AtomicBool>,
 }
 
 impl Ui {
@@ -45,6 +47,7 @@ impl Ui {
             references: References::default(),
             secrets: Arc::default(),
             objects: Arc::default(),
+            json_progress: Arc::default(),
         }
     }
 
@@ -56,6 +59,21 @@ impl Ui {
     /// Works on the secrets that were given so far.
     pub(crate) fn with_secrets<T>(&self, work: impl FnOnce(&mut Secrets) -> T) -> T {
         work(&mut self.secrets.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes the value of `--progress`.
+    pub(crate) fn set_progress(&self, format: &str) -> Result<(), Exit> {
+        match format {
+            "json" => self.json_progress.store(true, Ordering::Relaxed),
+            "human" => self.json_progress.store(false, Ordering::Relaxed),
+            other => return Err(self.usage(format!("--progress expects 'human' or 'json' not '{other}'"))),
+        }
+        Ok(())
+    }
+
+    /// True if progress is told in JSON.
+    pub(crate) fn tells_progress_in_json(&self) -> bool {
+        self.json_progress.load(Ordering::Relaxed)
     }
 
     /// Works on the other objects that were given so far.

@@ -73,6 +73,16 @@ impl Prealloc {
     }
 }
 
+/// A write that covers more than was asked for, so that it is made of whole units: beside what was asked for it holds
+/// what the disk showed there before.
+#[derive(Clone, Copy, Debug)]
+pub enum Widened<'a> {
+    /// These bytes at this offset.
+    Bytes(u64, &'a [u8]),
+    /// Zeros.
+    Zeroes(ByteRange, ZeroMode),
+}
+
 /// What a device is and the name it was opened by, for messages and `info`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Description<'a> {
@@ -128,6 +138,19 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Unsupported` if the device can't do it better than a write of zeros would.
     fn write_zeroes(&self, range: ByteRange, how: ZeroMode) -> Result<()>;
+
+    /// Writes what `write` says. Only `asked` (within it) is new: a device that records what was written to it records that
+    /// alone.
+    ///
+    /// # Errors
+    /// As `write_at` or `write_zeroes`.
+    fn write_widened(&self, write: Widened<'_>, asked: ByteRange) -> Result<()> {
+        let _ = asked;
+        match write {
+            Widened::Bytes(offset, buf) => self.write_at(offset, buf),
+            Widened::Zeroes(range, how) => self.write_zeroes(range, how),
+        }
+    }
 
     /// Tells that the contents of the range are no longer needed.
     ///

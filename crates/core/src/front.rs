@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::device::{BlockDevice, Description, Limits, Prealloc, ZeroMode, read_only_error};
+use crate::device::{BlockDevice, Description, Limits, Prealloc, Widened, ZeroMode, read_only_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, HostRef};
 use crate::range::{ByteRange, len_u64, to_usize};
@@ -198,6 +198,31 @@ impl BlockDevice for Device {
         self.check_write(ByteRange::new(offset, len_u64(buf)))?;
         self.write_parts(offset, buf)?;
         self.after_write()
+    }
+
+    fn write_widened(&self, write: Widened<'_>, asked: ByteRange) -> Result<()> {
+        let limits = self.0.device.limits();
+        let fits = |range: ByteRange| {
+            let align = limits.align.max(1);
+            range.len <= limits.max_transfer
+                && range.start.is_multiple_of(align)
+                && range.len.is_multiple_of(align)
+        };
+        match write {
+            Widened::Bytes(offset, buf) if fits(ByteRange::new(offset, len_u64(buf))) => {
+                self.check_write(ByteRange::new(offset, len_u64(buf)))?;
+                self.0.device.write_widened(write, asked)?;
+                self.after_write()
+            }
+            Widened::Bytes(offset, buf) => self.write_at(offset, buf),
+            Widened::Zeroes(range, how) => {
+                self.check_write(range)?;
+                match self.0.device.write_widened(write, asked) {
+                    Err(error) if error.kind() == ErrorKind::Unsupported => self.write_zeroes(range, how),
+                    other => other.and_then(|()| self.after_write()),
+                }
+            }
+        }
     }
 
     fn write_zeroes(&self, range: ByteRange, how: ZeroMode) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use diskimg_chain::{Context, Node};
 use diskimg_core::driver::Caps;
-use diskimg_core::options::{OptUse, ParsedOptions, split_options};
+use diskimg_core::options::{OptUse, ParsedOptions};
 use diskimg_core::{AmendInput, BlockDevice as _, Error, FormatDriver, Result, Task};
 
 use crate::create::Maker;
@@ -74,18 +74,8 @@ fn unsupported(name: &str) -> Error {
     Error::unsupported(format!("Format driver '{name}' does not support option amendment"))
 }
 
-/// Says of an option that only new images take that it is one.
+/// Says of options that new images take, all of them, that they are such.
 fn explain(error: Error, driver: &FormatDriver, text: &str) -> Error {
-    let shown = error.to_string();
-    let refused = split_options(text).into_iter().map(|(name, _)| name).find(|name| {
-        let for_creation = |known: &&diskimg_core::options::OptSpec| {
-            known.name == name && !known.usage.contains(OptUse::AMEND)
-        };
-        shown == format!("Invalid parameter '{name}'")
-            && driver.options.iter().any(|spec| for_creation(&spec))
-    });
-    match refused {
-        Some(_) => error.with_hint("This option is only supported for image creation"),
-        None => error,
-    }
+    let for_creation = ParsedOptions::for_usage(&[driver.options], OptUse::CREATE).parse(text).is_ok();
+    if for_creation { error.with_hint("This option is only supported for image creation") } else { error }
 }

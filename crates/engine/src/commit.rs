@@ -107,6 +107,6 @@ pub fn find_layer(top: &Node, name: &str) -> Result<NonZero<usize>> {
     };
     let found = top.layers().position(is_meant).and_then(|above| NonZero::new(above + 1));
     found.filter(|_| !name.is_empty()).ok_or_else(|| {
-        Error::invalid(format!("Did not find '{name}' in the backing chain of '{}'", top.name()))
+        Error::invalid(format!("Did not find '{name}' in the backing chain of '{}'", top.label()))
     })
 }

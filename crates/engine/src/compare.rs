@@ -298,7 +298,7 @@ fn sector_offset(mut sectors: impl Iterator<Item = bool>) -> Option<u64> {
 }
 
 fn status_of(node: &Node, range: ByteRange) -> Result<Status<'_>> {
-    let text = || format!("Sector allocation test failed for {}", node.name());
+    let text = || format!("Sector allocation test failed for {}", node.label());
     node.status(range).map_err(|error| error.told_as(text()))
 }
 
@@ -312,7 +312,7 @@ struct Unreadable {
 fn first_unreadable(node: &Node, range: ByteRange, buf: &mut [u8], cause: Error) -> Unreadable {
     let told = |at: u64, cause: Error| Unreadable {
         at,
-        error: failed(format!("Error while reading offset {at} of {}", node.name()), cause),
+        error: failed(format!("Error while reading offset {at} of {}", node.label()), cause),
     };
     let mut at = range.start;
     for sector in buf.chunks_mut(SECTOR) {

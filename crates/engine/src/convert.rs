@@ -11,6 +11,7 @@
 //! `sparse_size`, if that is more), with compression a payload buffer of the same size beside each. There are never
 //! more than twice as many threads as processors.
 
+mod digest;
 mod encode;
 mod pipeline;
 mod place;
@@ -21,10 +22,11 @@ mod steps;
 mod zero_detect;
 
 use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use diskimg_chain::Node;
 use diskimg_core::driver::{Caps, Notices};
-use diskimg_core::{BlockDevice as _, ByteRange, Error, Extent, ExtentFlags, Result, Task};
+use diskimg_core::{BlockDevice as _, ByteRange, Error, ErrorKind, Extent, ExtentFlags, Result, Task};
 
 use pipeline::Zeros;
 pub(crate) use source::Scope;
@@ -60,6 +62,8 @@ pub struct ConvertOptions {
     pub salvage: bool,
     /// The most bytes that are read in a second.
     pub rate_limit: Option<NonZero<u64>>,
+    /// The SHA-256 of what is converted is computed meanwhile.
+    pub digest: bool,
     /// Where warnings of `salvage` go.
     pub notices: Notices,
 }
@@ -76,6 +80,7 @@ impl Default for ConvertOptions {
             copy_range: false,
             salvage: false,
             rate_limit: None,
+            digest: false,
             notices: Notices::default(),
         }
     }
@@ -90,6 +95,8 @@ pub struct ConvertReport {
     pub written: u64,
     /// What could not be read and is zeros now, ascending; only with `salvage`.
     pub unreadable: Vec<ByteRange>,
+    /// SHA-256 of the sources, one behind the other, as their guests see them; only if it was asked for.
+    pub digest: Option<[u8; 32]>,
 }
 
 /// Copies the disks `sources`, one behind the other, to the start of the disk `target`, and flushes it. What lies
@@ -110,9 +117,32 @@ pub fn convert(
     let base_depth =
         if options.over_backing { sources.first().and_then(|top| base_depth(top, target)) } else { None };
     let sources = Sources::new(sources, base_depth.map_or(Scope::All, Scope::Above));
-    let report = pipeline::run(&sources, target, options, zeros(target, options), task)?;
+    let report = if options.digest {
+        run_with_digest(&sources, target, options, task)?
+    } else {
+        pipeline::run(&sources, target, options, zeros(target, options), task)?
+    };
     target.device().flush()?;
     Ok(report)
+}
+
+/// Copies, and computes the digest on a thread of its own.
+fn run_with_digest(
+    sources: &Sources<'_>,
+    target: &Node,
+    options: &ConvertOptions,
+    task: &Task<'_>,
+) -> Result<ConvertReport> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let digest = scope.spawn(|| digest::digest(sources, options.salvage, &stop));
+        let report = pipeline::run(sources, target, options, zeros(target, options), task);
+        stop.store(report.is_err(), Ordering::Relaxed);
+        let panicked = |_| Err(Error::new(ErrorKind::Io, "the thread of the digest panicked"));
+        let digest = digest.join().unwrap_or_else(panicked);
+        let report = report?;
+        Ok(ConvertReport { digest: digest?, ..report })
+    })
 }
 
 fn zeros(target: &Node, options: &ConvertOptions) -> Zeros {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use diskimg_core::{
-    BlockDevice, ByteRange, Description, Error, Extent, Limits, Prealloc, Result, ZeroMode, errno,
+    BlockDevice, ByteRange, Description, Error, Extent, Limits, MemDevice, Prealloc, Result, ZeroMode, errno,
 };
 
 bitflags::bitflags! {
@@ -58,6 +58,26 @@ impl FaultSpec {
     }
 }
 
+impl FaultSpec {
+    /// What an exploration tries with each request: a change fails, a write fails half done, the disk is full from then
+    /// on, a read fails.
+    #[must_use]
+    pub const fn usual() -> [Self; 4] {
+        let once = Self::once(FaultKinds::CHANGES, 0);
+        [
+            once,
+            Self { torn: true, kinds: FaultKinds::WRITE, ..once },
+            Self {
+                errno: errno::ENOSPC,
+                times: u64::MAX,
+                kinds: FaultKinds::WRITE.union(FaultKinds::SET_LEN),
+                ..once
+            },
+            Self::once(FaultKinds::READ, 0),
+        ]
+    }
+}
+
 /// Counts requests and says which of them fail. Shared by devices.
 #[derive(Debug)]
 pub struct FaultPlan {
@@ -86,6 +106,15 @@ impl FaultPlan {
     #[must_use]
     pub fn injected(&self) -> u64 {
         self.injected.load(Ordering::Relaxed)
+    }
+
+    /// `devices` under this plan.
+    #[must_use]
+    pub fn over(self: &Arc<Self>, devices: &[Arc<MemDevice>]) -> Vec<Arc<dyn BlockDevice>> {
+        let faulty = |device: &Arc<MemDevice>| {
+            Arc::new(FaultDevice::new(Arc::clone(device) as _, Arc::clone(self))) as _
+        };
+        devices.iter().map(faulty).collect()
     }
 
     /// From now on nothing fails nor counts.

@@ -91,10 +91,7 @@ fn run_once(
     let plan = FaultPlan::new(spec);
     let memory: Vec<Arc<MemDevice>> =
         disks.iter().map(|bytes| Arc::new(MemDevice::from(bytes.clone()))).collect();
-    let faulty = |device: &Arc<MemDevice>| -> Arc<dyn BlockDevice> {
-        Arc::new(FaultDevice::new(Arc::clone(device) as _, Arc::clone(&plan)))
-    };
-    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(faulty).collect();
+    let shared = plan.over(&memory);
     let moment = std::cell::Cell::new(0);
     let mut session = match Session::open(subject, shared, contents.to_vec(), || moment.get()) {
         Ok(session) => session,

@@ -86,6 +86,21 @@ impl OpMix {
         Self { read: 0, check: 0, extents: 0, reopen: 1, flush: 10, ..Self::all(longest) }
     }
 
+    /// Flushes only, to which a test adds what it is about.
+    #[must_use]
+    pub const fn flushes(longest: u64) -> Self {
+        Self {
+            write: 0,
+            zero: 0,
+            discard: 0,
+            set_len: 0,
+            reserve: 0,
+            compress: 0,
+            reopen: 0,
+            ..Self::changes(longest)
+        }
+    }
+
     /// The next operation on a disk of `len` bytes with write units of `unit` bytes.
     pub fn next(&self, rng: &mut Rng, len: u64, unit: u64) -> Op {
         let weights = [

@@ -79,7 +79,7 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let mut args = args_found;
     let Some(options) = args.options.take() else { return Err(ui.usage("Must specify options (-o)")) };
     // Only the line's end, whatever comes.
-    let progress = ProgressBar::new(args.progress && !args.quiet, PROGRESS_STEP);
+    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
     let wants_help = values::asks_for_help(Some(&options));
     if wants_help && let Some(format) = &args.source.format {
         return print_options(ui, format);

@@ -20,7 +20,7 @@ pub(crate) static COMMAND: Command = Command {
         FILENAME BITMAP",
     options: &[
         flag(Key::Help, "h", &["help"]),
-        value(Key::Format, "f", &["format"]),
+        value(Key::Format, "f", &[]),
         flag(Key::ImageOpts, "", &["image-opts"]),
         flag(Key::AddBitmap, "", &["add"]),
         value(Key::Granularity, "g", &["granularity"]),

@@ -1,6 +1,7 @@
 //! `check`: looks for contradictions in an image's metadata and repairs them if asked to.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 
 use diskimg::chain::{Node, OpenOptions};
 use diskimg::core::driver::Caps;
@@ -125,15 +126,31 @@ const LEAKS: Exit = Exit(3);
 /// Formats whose findings begin with the program's name, like errors.
 const FINDINGS_ARE_ERRORS: &[&str] = &["vhdx"];
 
+/// Bytes of findings that are written together.
+const FINDINGS_AT_A_TIME: usize = 64 << 10;
+
 impl Args {
     /// One check. Findings are printed as they are made.
     fn check(&self, ui: &Ui, node: &Node, repair: Repair) -> Result<CheckReport, Exit> {
         let named = FINDINGS_ARE_ERRORS.contains(&node.format());
-        let mut say = |text: &str| match named {
-            true => ui.error(text),
-            false => ui.complain(format!("{text}\n").as_bytes()),
+        // A damaged image may give millions: a person sees each at once, a file or program gets many at a time.
+        let at_once = std::io::stderr().is_terminal();
+        let mut pending = Vec::new();
+        let mut say = |text: &str| {
+            if named {
+                ui.error(text);
+                return;
+            }
+            pending.extend_from_slice(text.as_bytes());
+            pending.push(b'\n');
+            if at_once || pending.len() >= FINDINGS_AT_A_TIME {
+                ui.complain(&pending);
+                pending.clear();
+            }
         };
-        check(node, repair, &mut say, &Task::quiet()).map_err(|error| match error.kind() {
+        let result = check(node, repair, &mut say, &Task::quiet());
+        ui.complain(&pending);
+        result.map_err(|error| match error.kind() {
             ErrorKind::Unsupported if !can_check(node, repair) => {
                 ui.library_error(&error);
                 UNSUPPORTED

@@ -94,7 +94,7 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     args.source.filename = values::one_image(ui, operands)?;
     args.source.cache = values::changed_cache(ui, args.cache.as_deref())?;
     let top = args.source.open(ui, OpenOptions::write())?;
-    let progress = ProgressBar::new(args.progress && !args.quiet, PROGRESS_STEP);
+    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
     progress.start();
     let interrupts = Interrupts::listen();
     let depth = args.base.as_deref().map(|base| find_layer(&top, base)).transpose();

@@ -100,7 +100,7 @@ fn failed(exit: Exit) -> Exit {
 
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let args = Args::parse(ui, args)?;
-    let progress = ProgressBar::new(args.progress && !args.quiet, PROGRESS_STEP);
+    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
     let left = args.left.open(ui, OpenOptions::read()).map_err(failed)?;
     let right = args.right.open(ui, OpenOptions::read()).map_err(failed)?;
     progress.start();

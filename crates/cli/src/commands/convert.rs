@@ -9,13 +9,14 @@ use diskimg::core::driver::{Caps, Notices};
 use diskimg::core::protocol::CacheMode;
 use diskimg::engine::bitmap::{can_hold_bitmaps, check_bitmaps_consistent, copy_bitmaps};
 use diskimg::engine::convert::new_image_is_zero;
-use diskimg::engine::{ConvertOptions, CreatePlan, CreateRequest, SnapshotName, convert};
+use diskimg::engine::{ConvertOptions, ConvertReport, CreatePlan, CreateRequest, SnapshotName, convert};
 
 use crate::command::{Command, Key, Value, flag, value};
 use crate::interrupt::Interrupts;
 use crate::progress::ProgressBar;
 use crate::snapshot;
 use crate::source::{Source, context};
+use crate::streams::{Spool, is_stream};
 use crate::ui::{Exit, Ui};
 use crate::values;
 use crate::{objects, option_help};
@@ -113,6 +114,7 @@ struct Args {
     out_of_order: bool,
     bitmaps: bool,
     skip_broken_bitmaps: bool,
+    digest: bool,
 }
 
 /// What is written.
@@ -144,6 +146,7 @@ impl Args {
                 Key::Cache => cache = Some(value.text(ui)?),
                 Key::Format | Key::ImageOpts | Key::ForceShare => source.take(ui, key, value)?,
                 Key::Object => objects::add(ui, value)?,
+                Key::Digest => parsed.digest = true,
                 Key::Snapshot => parsed.snapshot = Some(snapshot::parse(ui, value)?),
                 Key::SparseSize => parsed.sparse_size = Some(parse_sparse_size(ui, value)?),
                 Key::Parallel => parsed.parallel = Some(parse_parallel(ui, value)?),
@@ -245,8 +248,35 @@ fn parse_parallel(ui: &Ui, value: Value) -> Result<u64, Exit> {
     values::number(ui, what, 1..=MAX_PARALLEL, &value.text(ui)?)
 }
 
+/// Standard input and output in place of files.
+#[derive(Debug, Default)]
+struct Streams {
+    inputs: Vec<Spool>,
+    output: Option<Spool>,
+}
+
+impl Args {
+    /// Puts files in the place of streams. What goes to standard output has it to itself.
+    fn take_streams(&mut self, ui: &Ui) -> Result<Streams, Exit> {
+        let mut streams = Streams::default();
+        for source in self.sources.iter_mut().filter(|source| is_stream(&source.filename)) {
+            let spool = Spool::of_input(ui)?;
+            source.filename = spool.name();
+            streams.inputs.push(spool);
+        }
+        if !self.target.exists && is_stream(&self.target.filename) {
+            let spool = Spool::for_output(ui, self.target.format.as_deref().unwrap_or_default())?;
+            self.target.filename = spool.name();
+            self.quiet = true;
+            streams.output = Some(spool);
+        }
+        Ok(streams)
+    }
+}
+
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
-    let args = Args::parse(ui, args)?;
+    let mut args = Args::parse(ui, args)?;
+    let streams = args.take_streams(ui)?;
     let context = context(ui);
     if args.wants_help() {
         let format = args.target.format.as_deref().unwrap_or_default();
@@ -255,22 +285,41 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
         ui.print(&page.map_err(|error| ui.library_error(&error))?);
         return Ok(());
     }
-    let progress = ProgressBar::new(args.progress && !args.quiet, PROGRESS_STEP);
+    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
     progress.start();
     let sources = args.open_sources(ui)?;
     let target = args.open_target(ui, &context, &sources)?;
     let options = args.options(&context, &target);
     let sources: Vec<&Node> = sources.iter().collect();
     let interrupts = Interrupts::listen();
-    if let Err(error) = convert(&sources, &target.node, &options, &interrupts.task(&progress)) {
-        if let Some(plan) = target.made.filter(|_| interrupts.stopped(&error)) {
-            plan.remove();
+    let converted = convert(&sources, &target.node, &options, &interrupts.task(&progress));
+    let report = match converted {
+        Ok(report) => report,
+        Err(error) => {
+            if let Some(plan) = target.made.filter(|_| interrupts.stopped(&error)) {
+                plan.remove();
+            }
+            return Err(interrupts.report(ui, &error));
         }
-        return Err(interrupts.report(ui, &error));
-    }
+    };
     progress.finish();
     if let ([source], true) = (sources.as_slice(), args.bitmaps) {
         copy_bitmaps(source, &target.node, &context.notices).map_err(|error| ui.library_error(&error))?;
+    }
+    drop(target);
+    drop(progress);
+    finish(ui, &report, &streams)
+}
+
+/// Sends what goes to standard output, and tells the digest (on standard error where standard output is taken).
+fn finish(ui: &Ui, report: &ConvertReport, streams: &Streams) -> Result<(), Exit> {
+    if let Some(output) = &streams.output {
+        output.send(ui)?;
+    }
+    if let Some(digest) = report.digest {
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = format!("sha256: {hex}\n");
+        if streams.output.is_some() { ui.complain(line.as_bytes()) } else { ui.print(&line) }
     }
     Ok(())
 }
@@ -294,10 +343,14 @@ impl Args {
             nodes.push(source.open(ui, options)?);
         }
         if let Some(snapshot) = &self.snapshot {
-            let [node] = nodes.as_mut_slice() else {
-                return Err(ui.fail("No support for concatenating multiple snapshot"));
-            };
-            *node = snapshot::load(ui, node, snapshot)?;
+            let by_options = matches!(snapshot, SnapshotName::Exact { .. });
+            match nodes.as_mut_slice() {
+                // Spelled out, it is that of the first image.
+                [node, others @ ..] if others.is_empty() || by_options => {
+                    *node = snapshot::load(ui, node, snapshot)?;
+                }
+                _ => return Err(ui.fail("No support for concatenating multiple snapshot")),
+            }
         }
         Ok(nodes)
     }
@@ -411,6 +464,7 @@ impl Args {
             copy_range: self.copy_range,
             salvage: self.salvage,
             rate_limit: self.rate.and_then(NonZero::new),
+            digest: self.digest,
             notices: if self.quiet { Notices::default() } else { context.notices.clone() },
         }
     }

@@ -119,14 +119,15 @@ impl Args {
             ..CreateRequest::default()
         };
         let plan = CreatePlan::new(&context, &request).map_err(|error| ui.library_error(&error))?;
-        if beyond_end {
-            ui.error(format!("{}: cannot skip to specified offset", self.source.filename));
-        }
         check_distinct(source, &self.target).and_then(|()| plan.run()).map_err(|error| {
             ui.library_error(&error.context("error while creating output image").context(self.target.clone()))
         })?;
         let format = Some(self.format.clone());
         let target = Source { filename: self.target.clone(), format, ..Source::default() };
-        target.open(ui, OpenOptions::write())
+        let node = target.open(ui, OpenOptions::write())?;
+        if beyond_end {
+            ui.error(format!("{}: cannot skip to specified offset", self.source.filename));
+        }
+        Ok(node)
     }
 }

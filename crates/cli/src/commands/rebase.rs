@@ -102,7 +102,7 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     if !args.only_name && args.backing.is_none() {
         return Err(ui.usage("Must specify backing file (-b) or use unsafe mode (-u)"));
     }
-    let progress = ProgressBar::new(args.progress && !args.quiet, PROGRESS_STEP);
+    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
     progress.start();
     args.source.cache = values::changed_cache(ui, args.cache.as_deref())?;
     let backing_cache = values::source_cache(ui, args.backing_cache.as_deref())?;

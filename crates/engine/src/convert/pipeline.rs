@@ -171,7 +171,7 @@ pub(super) fn run(
     }
     let unknown = pipeline.plan.into_inner().into_unknown();
     let unreadable = report_unreadable(pipeline.unreadable.into_inner(), &unknown, &options.notices);
-    Ok(ConvertReport { total, written: pipeline.written.into_inner(), unreadable })
+    Ok(ConvertReport { total, written: pipeline.written.into_inner(), unreadable, digest: None })
 }
 
 /// Warns of each sector that could not be read, in order; joins neighbours. Of sectors of which nothing could be told

@@ -18,6 +18,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Caps::ENCRYPT)
         .union(Caps::BACKING)
         .union(Caps::CHECK)
+        .union(Caps::REPAIR)
         .union(Caps::COMPRESS)
         .union(Caps::RESIZE)
         .union(Caps::BITMAPS)

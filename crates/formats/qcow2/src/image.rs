@@ -10,7 +10,7 @@ use diskimg_core::driver::{Notices, OpenMode};
 use diskimg_core::{
     Amend, BackingChange, BackingRef, Bitmaps, BlockDevice, ByteRange, Check, CheckReport, Child,
     CompressedClusters, Description, Emptying, Error, Extent, FormatDriver, Image, ImageInfo, Limits,
-    Prealloc, Repair, Reservation, Result, Snapshots, Task, ZeroMode, read_only_error,
+    Prealloc, Repair, Reservation, Result, Snapshots, Task, Widened, ZeroMode, read_only_error,
 };
 
 use parking_lot::RwLock;
@@ -246,14 +246,29 @@ impl BlockDevice for Qcow2 {
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
         let _shared = self.change_gate.read();
-        ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
-        self.write_guest(offset, buf)
+        let range = ByteRange::new(offset, diskimg_core::len_u64(buf));
+        range.check_within(self.disk_len())?;
+        self.write_guest(offset, buf, range)
+    }
+
+    fn write_widened(&self, write: Widened<'_>, asked: ByteRange) -> Result<()> {
+        let _shared = self.change_gate.read();
+        match write {
+            Widened::Bytes(offset, buf) => {
+                ByteRange::new(offset, diskimg_core::len_u64(buf)).check_within(self.disk_len())?;
+                self.write_guest(offset, buf, asked)
+            }
+            Widened::Zeroes(range, how) => {
+                range.check_within(self.disk_len())?;
+                self.zero_guest(range, how, asked)
+            }
+        }
     }
 
     fn write_zeroes(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
         let _shared = self.change_gate.read();
         range.check_within(self.disk_len())?;
-        self.zero_guest(range, how)
+        self.zero_guest(range, how, range)
     }
 
     fn discard(&self, range: ByteRange) -> Result<()> {

@@ -51,9 +51,9 @@ impl Drop for Unpublished<'_> {
 }
 
 impl Qcow2 {
-    /// Writes `buf` at guest byte `offset`.
-    pub(crate) fn write_guest(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        let _recorded = self.before_write(ByteRange::new(offset, len_u64(buf)))?;
+    /// Writes `buf` at guest byte `offset`; only `asked` of it is new.
+    pub(crate) fn write_guest(&self, offset: u64, buf: &[u8], asked: ByteRange) -> Result<()> {
+        let _recorded = self.before_write(asked)?;
         self.write_bytes(offset, buf)
     }
 

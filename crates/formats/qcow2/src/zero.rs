@@ -12,9 +12,9 @@ use crate::write::mask;
 const CHUNK: u64 = 1 << 20;
 
 impl Qcow2 {
-    /// Makes guest range `range` read as zeros.
-    pub(crate) fn zero_guest(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
-        let _recorded = self.before_write(range)?;
+    /// Makes guest range `range` read as zeros; outside of `asked` it does already.
+    pub(crate) fn zero_guest(&self, range: ByteRange, how: ZeroMode, asked: ByteRange) -> Result<()> {
+        let _recorded = self.before_write(asked)?;
         if self.meta.version() == 2 && self.has_backing() {
             return Err(Error::unsupported("a version 2 image can't hide its backing file with zeros"));
         }
@@ -51,7 +51,7 @@ impl Qcow2 {
         let mut at = range.start;
         while at < range.end() {
             let len = CHUNK.min(range.end() - at);
-            self.write_guest(at, zeros.get(..to_usize(len)).unwrap_or(&zeros))?;
+            self.write_bytes(at, zeros.get(..to_usize(len)).unwrap_or(&zeros))?;
             at += len;
         }
         Ok(())

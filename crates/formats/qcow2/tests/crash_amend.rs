@@ -11,8 +11,8 @@ use diskimg_core::{BlockDevice, ByteRange, Image, MemDevice, NewSnapshot, Result
 use diskimg_qcow2::DRIVER;
 use diskimg_testkit::crash::{self, CrashReport, Scenario};
 use diskimg_testkit::{
-    CrashState, FaultDevice, FaultKinds, FaultPlan, FaultSpec, FormatSubject, History, Op, Oracle,
-    OverlaySubject, Recorder, Sampling, Subject, suite,
+    CrashState, FaultKinds, FaultPlan, FaultSpec, FormatSubject, History, Op, Oracle, OverlaySubject,
+    Recorder, Sampling, Subject, suite,
 };
 
 use picture::Picture;
@@ -101,10 +101,7 @@ fn survives_errors(create: &[&'static str], change: &str) {
         let plan = FaultPlan::new(FaultSpec::once(FaultKinds::CHANGES, nth));
         let memory: Vec<Arc<MemDevice>> =
             disks.iter().map(|bytes| Arc::new(MemDevice::from(bytes.clone()))).collect();
-        let failing: Vec<Arc<dyn BlockDevice>> = memory
-            .iter()
-            .map(|device| Arc::new(FaultDevice::new(Arc::clone(device) as _, Arc::clone(&plan))) as _)
-            .collect();
+        let failing = plan.over(&memory);
         let result = amend(&subject, &failing, change);
         let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(|device| Arc::clone(device) as _).collect();
         let opened =

@@ -11,12 +11,12 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use diskimg_core::options::{OptUse, ParsedOptions};
-use diskimg_core::{AmendInput, BlockDevice, ByteRange, MemDevice, Repair, Result, Task, ZeroMode, errno};
+use diskimg_core::{AmendInput, BlockDevice, ByteRange, MemDevice, Repair, Result, Task, ZeroMode};
 use diskimg_qcow2::DRIVER;
 use diskimg_testkit::crash::{self, CrashReport};
 use diskimg_testkit::{
-    CrashState, FaultDevice, FaultKinds, FaultPlan, FaultSpec, FormatSubject, MemOpener, Op, Oracle,
-    Recorder, Sampling, Subject, panics, suite,
+    CrashState, FaultPlan, FaultSpec, FormatSubject, MemOpener, Op, Oracle, Recorder, Sampling, Subject,
+    panics, suite,
 };
 
 /// Bytes of the disks.
@@ -128,25 +128,14 @@ fn try_change(options: &[&'static str], disks: &[Arc<dyn BlockDevice>], step: &S
 /// Each request fails in turn, at each step: as after a crash, a password that it had or shall have opens the image.
 fn faults(options: &[&'static str]) {
     let (mut disks, bytes) = crash::prepared(&subject(options, "a"), &contents());
-    let once = FaultSpec::once(FaultKinds::CHANGES, 0);
-    let full = FaultKinds::WRITE | FaultKinds::SET_LEN;
-    let specs = [
-        once,
-        FaultSpec { torn: true, kinds: FaultKinds::WRITE, ..once },
-        FaultSpec { errno: errno::ENOSPC, times: u64::MAX, kinds: full, ..once },
-        FaultSpec::once(FaultKinds::READ, 0),
-    ];
     let mut injected = 0;
     for (number, step) in STEPS.iter().enumerate() {
-        for spec in specs {
+        for spec in FaultSpec::usual() {
             for nth in (number % fault_step()..).step_by(fault_step()) {
                 let plan = FaultPlan::new(FaultSpec { nth: nth as u64, ..spec });
                 let memory: Vec<Arc<MemDevice>> =
                     disks.iter().map(|bytes| Arc::new(MemDevice::from(bytes.clone()))).collect();
-                let failing: Vec<Arc<dyn BlockDevice>> = memory
-                    .iter()
-                    .map(|device| Arc::new(FaultDevice::new(Arc::clone(device) as _, Arc::clone(&plan))) as _)
-                    .collect();
+                let failing = plan.over(&memory);
                 let result = try_change(options, &failing, step);
                 let left: Vec<Vec<u8>> = memory.iter().map(|device| device.to_vec()).collect();
                 let done = number + usize::from(result.is_ok());

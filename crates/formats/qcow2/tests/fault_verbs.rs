@@ -6,15 +6,13 @@
 mod picture;
 
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use diskimg_core::{BlockDevice, ByteRange, Image, Result, SnapshotKey, ZeroMode, errno};
+use diskimg_core::{BlockDevice, ByteRange, Image, Result, SnapshotKey, ZeroMode};
 use diskimg_qcow2::DRIVER;
 use diskimg_testkit::crash::prepared;
 use diskimg_testkit::faults::FaultReport;
-use diskimg_testkit::{
-    FaultDevice, FaultKinds, FaultPlan, FaultSpec, FormatSubject, Op, Subject, amend, suite,
-};
+use diskimg_testkit::{FaultPlan, FaultSpec, FormatSubject, Op, Subject, amend, suite};
 
 use picture::{Picture, add_bitmap, add_snapshot};
 
@@ -152,22 +150,6 @@ fn main() -> ExitCode {
     code
 }
 
-fn specs() -> [FaultSpec; 4] {
-    let once = FaultSpec::once(FaultKinds::CHANGES, 0);
-    [
-        once,
-        FaultSpec { torn: true, kinds: FaultKinds::WRITE, ..once },
-        // The disk is full from then on.
-        FaultSpec {
-            errno: errno::ENOSPC,
-            times: u64::MAX,
-            kinds: FaultKinds::WRITE | FaultKinds::SET_LEN,
-            ..once
-        },
-        FaultSpec::once(FaultKinds::READ, 0),
-    ]
-}
-
 fn explore(options: &[&'static str], verb: &Verb, before: fn(&dyn Image)) {
     let subject = FormatSubject::new(&DRIVER, SIZE, options);
     let k = |from: u64, len: u64| ByteRange::new(from << 10, len << 10);
@@ -183,7 +165,7 @@ fn explore(options: &[&'static str], verb: &Verb, before: fn(&dyn Image)) {
     drop(opened);
     let new = Picture::of(&subject.open(&picture::shared(&done), false).unwrap());
     let mut report = FaultReport::default();
-    for spec in specs() {
+    for spec in FaultSpec::usual() {
         for nth in 0.. {
             let spec = FaultSpec { nth, ..spec };
             let mut story = String::new();
@@ -214,10 +196,7 @@ fn once(
 ) -> u64 {
     let plan = FaultPlan::new(spec);
     let memory = picture::memory(start);
-    let failing: Vec<Arc<dyn BlockDevice>> = memory
-        .iter()
-        .map(|device| Arc::new(FaultDevice::new(Arc::clone(device) as _, Arc::clone(&plan))) as _)
-        .collect();
+    let failing = plan.over(&memory);
     let mut result = Ok(());
     let mut at_once = 0;
     let opened = subject.open(&failing, true);

@@ -96,3 +96,15 @@ fn references_that_were_dropped_are_gone_before_zeros_are_counted() {
     ];
     play(&["cluster_size=1k"], 100 << 10, &acts);
 }
+
+#[test]
+fn changes_that_wait_are_stored_before_an_amendment() {
+    let acts = [
+        Act::AddBitmap(0, 512, true),
+        Act::StoreBitmaps,
+        Act::DeferBitmaps,
+        Act::RemoveBitmap(0),
+        Act::Amend("compat=v2"),
+    ];
+    play(&["cluster_size=4096"], 16896, &acts);
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diskimg_core::driver::OpenContext;
-use diskimg_core::{BlockDevice, Device, Error, Image, Result};
+use diskimg_core::{BlockDevice, Device, Error, Image, Result, align_up};
 
 use crate::SECTOR;
 use crate::guard::Guard;
@@ -21,9 +21,11 @@ pub(crate) struct Window {
 impl Window {
     /// Checks what was asked for against a file of `file_len` bytes.
     fn checked(offset: u64, size: Option<u64>, file_len: u64) -> Result<Self> {
+        // Sizes are told in whole sectors.
+        let told = align_up(file_len, SECTOR).unwrap_or(file_len);
         if offset > file_len {
             let text =
-                format!("Offset ({offset}) cannot be greater than size of the containing file ({file_len})");
+                format!("Offset ({offset}) cannot be greater than size of the containing file ({told})");
             return Err(Error::invalid(text));
         }
         if let Some(size) = size {
@@ -34,7 +36,7 @@ impl Window {
                 // Two spaces, as qemu-img has it.
                 let text = format!(
                     "The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the  \
-                     actual size of the containing file ({file_len})"
+                     actual size of the containing file ({told})"
                 );
                 return Err(Error::invalid(text));
             }

@@ -75,7 +75,9 @@ pub(crate) fn open(context: OpenContext<'_>) -> Result<Arc<dyn Image>> {
     let from = size_from(options)?;
     let Found { footer, at_end } = find_footer(&*storage)?;
     let len = footer.disk_len(from, filename)?;
-    if at_end && footer.kind == FIXED {
+    // The footer of a fixed image of an empty disk is all of the file.
+    let alone = len == 0 && storage.len() <= SECTOR;
+    if footer.kind == FIXED && (at_end || alone) {
         let map = FixedMap::new(storage, filename, len);
         return Ok(Arc::new(MappedImage::new(map, len, mode.write)));
     }

@@ -119,7 +119,7 @@ impl NewImage {
         let (_, subformat) = choice(&SUBFORMATS, options.get_str("subformat"))?;
         let backing = options.get_str("backing_file");
         let zeroed_grains = options.get_bool("zeroed_grain");
-        if backing.is_some() && options.get_str("backing_fmt").is_some_and(|format| format != "vmdk") {
+        if options.get_str("backing_fmt").is_some_and(|format| format != "vmdk") {
             return Err(Error::invalid("backing_file must be a vmdk image"));
         }
         if subformat.is_flat() && backing.is_some() {

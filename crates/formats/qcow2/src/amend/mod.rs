@@ -20,6 +20,7 @@ use wanted::Wanted;
 impl Amend for Qcow2 {
     fn amend(&self, input: &AmendInput<'_>) -> Result<()> {
         self.check_writable()?;
+        self.store_waiting_bitmaps()?;
         let header = self.meta.header();
         let wanted = Wanted::parse(input.options, &header)?;
         let steps = Steps::new(&input.task, wanted.long_steps(&header));

@@ -141,20 +141,27 @@ impl Qcow2 {
         list.iter_mut().filter_map(|held| held.bits.as_mut()).try_for_each(|bits| bits.resize(len))
     }
 
+    /// Stores changes that wait: what follows goes by what the host has.
+    pub(crate) fn store_waiting_bitmaps(&self) -> Result<()> {
+        let mut list = self.bitmaps.list.write();
+        if self.bitmaps.is_waiting() { self.store_all(&mut list) } else { Ok(()) }
+    }
+
     /// Stores all bitmaps when the image is closed; there is no one to tell of errors but the notices.
     pub(crate) fn close_bitmaps(&self) {
         let mut list = self.bitmaps.list.write();
         if self.bitmaps.check_sure().is_err() {
             return;
         }
+        let recorded = list.iter().any(|held| held.bits.is_some());
         let stored = self.store_all(&mut list);
         drop(list);
         match stored {
             Ok(()) => self.settle_shared(),
-            Err(error) => self.notices.warn(&format!(
-                "Failed to store the bitmaps, which are inconsistent now: {}",
-                error.joined()
-            )),
+            Err(error) => {
+                let what = if recorded { "which are inconsistent now" } else { "which are as they were" };
+                self.notices.warn(&format!("Failed to store the bitmaps, {what}: {}", error.joined()));
+            }
         }
     }
 

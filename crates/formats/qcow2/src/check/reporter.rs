@@ -1,5 +1,7 @@
 //! Findings on their way out: counted and said.
 
+use std::fmt::Write as _;
+
 use diskimg_core::CheckReport;
 
 use super::finding::{Class, Finding};
@@ -11,12 +13,14 @@ pub(super) struct Reporter<'a> {
     /// What was found so far.
     pub report: CheckReport,
     said_unusable: bool,
+    /// The text of one finding; there may be millions, one after the other.
+    text: String,
 }
 
 impl<'a> Reporter<'a> {
     /// A reporter that tells `say`.
     pub(super) fn new(say: &'a mut dyn FnMut(&str)) -> Self {
-        Self { say, report: CheckReport::default(), said_unusable: false }
+        Self { say, report: CheckReport::default(), said_unusable: false, text: String::new() }
     }
 
     /// Takes a finding in.
@@ -30,7 +34,8 @@ impl<'a> Reporter<'a> {
         if let Some(counter) = counter {
             *counter = counter.saturating_add(1);
         }
-        (self.say)(&finding.to_string());
+        self.put(finding);
+        (self.say)(&self.text);
     }
 
     /// Takes in a finding that is corrected.
@@ -40,11 +45,18 @@ impl<'a> Reporter<'a> {
             _ => &mut self.report.corruptions_fixed,
         };
         *counter = counter.saturating_add(finding.weight());
-        let text = finding.to_string();
+        self.put(finding);
+        let text = &self.text;
         match text.strip_prefix("ERROR ").or_else(|| text.strip_prefix("Leaked ")) {
             Some(what) => (self.say)(&format!("Repairing {what}")),
-            None => (self.say)(&text),
+            None => (self.say)(text),
         }
+    }
+
+    fn put(&mut self, finding: &Finding) {
+        self.text.clear();
+        // Writing to a string can't fail.
+        let _ = write!(self.text, "{finding}");
     }
 
     /// Says something that is no finding.

@@ -1,7 +1,12 @@
 //! Images that the oracle makes, and ways to damage them, for the tests of checks and repairs.
 #![allow(dead_code)] // each test uses its part
 
+mod cases;
+
 use diskimg_testkit::{Oracle, Rng};
+
+#[allow(unused_imports)] // as above
+pub(crate) use cases::{CASES, Case};
 
 pub(crate) const COPIED: u64 = 1 << 63;
 pub(crate) const COMPRESSED: u64 = 1 << 62;

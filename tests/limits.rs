@@ -1,0 +1,150 @@
+//! How cloud services run the command: in 1 GiB of address space, with two seconds of processor time for `info`, and
+//! taking any word on standard error of a successful run for a failure. And what goes through pipes.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_qemu-img-rs");
+
+/// `ulimit -v`, in KiB.
+const ADDRESS_SPACE: u32 = 1 << 20;
+
+fn limited(dir: &Path, seconds: u32, args: &[&str]) -> Output {
+    let script = format!("ulimit -v {ADDRESS_SPACE}; ulimit -t {seconds}; exec \"$@\"");
+    Command::new("sh")
+        .args(["-c", &script, "sh", PROGRAM])
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .expect("sh is there")
+}
+
+fn quiet(dir: &Path, seconds: u32, line: &str) -> String {
+    let args: Vec<&str> = line.split_whitespace().collect();
+    let done = limited(dir, seconds, &args);
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{line}: {} {stderr}", done.status);
+    assert_eq!(stderr, "", "{line}");
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+fn contents() -> Vec<u8> {
+    let mut bytes = vec![0; 4 << 20];
+    for (at, byte) in bytes.iter_mut().enumerate().skip(1 << 20).take(1 << 20) {
+        *byte = u8::try_from(at * 7 % 251).expect("small");
+    }
+    bytes
+}
+
+#[test]
+fn every_subcommand_works_within_a_gibibyte_and_says_nothing_on_standard_error() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    fs::write(dir.join("r.raw"), contents()).expect("written");
+    let lines = [
+        "create -f qcow2 a.qcow2 1G",
+        "create -f qcow2 -b r.raw -F raw o.qcow2",
+        "create -f qcow2 -b r.raw -F raw p.qcow2",
+        "convert -f raw -O qcow2 r.raw q.qcow2",
+        "convert -c -f raw -O qcow2 r.raw c.qcow2",
+        "convert -f qcow2 -O raw c.qcow2 back.raw",
+        "convert -f raw -O vmdk -o subformat=streamOptimized r.raw s.vmdk",
+        "convert -f raw -O vdi r.raw v.vdi",
+        "compare -f qcow2 -F raw c.qcow2 r.raw",
+        "check -f qcow2 q.qcow2",
+        "map -f qcow2 --output=json q.qcow2",
+        "measure -f qcow2 -O qcow2 q.qcow2",
+        "resize -f qcow2 q.qcow2 +1M",
+        "amend -f qcow2 -o lazy_refcounts=on q.qcow2",
+        "bitmap -f qcow2 --add q.qcow2 b0",
+        "snapshot -c one q.qcow2",
+        "snapshot -l q.qcow2",
+        "bench -f raw -c 100 r.raw",
+        "bench -f qcow2 -w -c 100 -d 64 -t none a.qcow2",
+        "dd -f raw -O qcow2 if=r.raw of=d.qcow2 bs=64k",
+        "rebase -f qcow2 -u -b r.raw -F raw p.qcow2",
+        "commit -f qcow2 o.qcow2",
+    ];
+    for line in lines {
+        quiet(dir, 20, line);
+    }
+}
+
+#[test]
+fn info_takes_less_than_two_seconds() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    quiet(dir, 20, "create -f qcow2 -o cluster_size=4k big.qcow2 512G");
+    quiet(dir, 20, "create -f qcow2 huge.qcow2 60T");
+    for line in ["info --output=json big.qcow2", "info huge.qcow2", "info -U --output=json huge.qcow2"] {
+        quiet(dir, 2, line);
+    }
+}
+
+fn piped(dir: &Path, input: &[u8], line: &str) -> Vec<u8> {
+    let mut child = Command::new(PROGRAM)
+        .args(line.split_whitespace())
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let done = child.wait_with_output().expect("ended");
+    let _ = writer.join();
+    assert!(done.status.success(), "{line}");
+    done.stdout
+}
+
+#[test]
+fn images_go_through_pipes_in_both_directions() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let bytes = contents();
+    piped(dir, &bytes, "convert -f raw -O qcow2 - a.qcow2");
+    assert!(piped(dir, &[], "convert -f qcow2 -O raw a.qcow2 -") == bytes);
+    for format in ["qcow2", "vmdk -o subformat=streamOptimized"] {
+        let image = piped(dir, &bytes, &format!("convert -f raw -O {format} - -"));
+        fs::write(dir.join("piped"), image).expect("written");
+        assert!(piped(dir, &[], "convert -O raw piped -") == bytes, "{format}");
+    }
+    assert_eq!(fs::read_dir(dir).expect("read").count(), 2);
+}
+
+#[test]
+fn the_digest_is_that_of_the_guest_content() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    fs::write(dir.join("r.raw"), contents()).expect("written");
+    let first = quiet(dir, 20, "convert --digest -f raw -O qcow2 r.raw a.qcow2");
+    let sum = Command::new("sha256sum").arg("r.raw").current_dir(dir).output().expect("sha256sum");
+    let sum = String::from_utf8_lossy(&sum.stdout).into_owned();
+    assert_eq!(first.trim(), format!("sha256: {}", sum.split(' ').next().unwrap_or_default()));
+    assert_eq!(quiet(dir, 20, "convert --digest -f qcow2 -O vdi a.qcow2 b.vdi"), first);
+}
+
+#[test]
+fn progress_is_told_in_json() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    fs::write(dir.join("r.raw"), contents()).expect("written");
+    let told = quiet(dir, 20, "convert --progress=json -f raw -O qcow2 r.raw a.qcow2");
+    let last: serde_json::Value =
+        serde_json::from_str(told.lines().last().unwrap_or_default()).expect("JSON");
+    assert_eq!(last["progress"], 100.0);
+}
+
+#[test]
+fn completions_and_pages_are_made() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    quiet(dir, 20, "--generate man pages");
+    assert!(fs::read_dir(dir.join("pages")).expect("read").count() > 15);
+    fs::write(dir.join("c"), quiet(dir, 20, "--generate completions bash")).expect("written");
+    let checked = Command::new("bash").args(["-n", "c"]).current_dir(dir).status();
+    assert!(checked.is_err() || checked.is_ok_and(|status| status.success()));
+}
