@@ -125,7 +125,12 @@ const FORMATS: &[Format] = &[
     },
     Format {
         name: "vhdx",
-        kinds: &["block_size=1M", "", "block_state_zero=off", "subformat=fixed,block_state_zero=off,log_size=2M"],
+        kinds: &[
+            "block_size=1M",
+            "",
+            "block_state_zero=off",
+            "subformat=fixed,block_state_zero=off,log_size=2M",
+        ],
         taken: &[
             "subformat=dynamic",
             "subformat=fixed",
