@@ -221,6 +221,10 @@ fn overlays(oracle: &Oracle) {
     ] {
         same(folder, args);
     }
+    // The parent's new identifier is that which the overlay names.
+    must(OURS, folder, &["commit", "-q", "ov.vmdk"]);
+    must("qemu-img", folder, &["compare", "ov.vmdk", "base.vmdk"]);
+    must(OURS, folder, &["compare", "ov.vmdk", "base.vmdk"]);
     // Another parent than the one it was made over: what it does not hold itself can't be read.
     oracle.qemu_io(folder, "vmdk", "base.vmdk", &["write -P 5 0 512"]);
     same(folder, &["convert", "-O", "raw", "ov.vmdk", "x.raw"]);

@@ -32,6 +32,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(group("commit", CHAIN, PROGRESS).into_iter().map(Case::progress));
     all.extend(shapes());
     all.extend(kinds());
+    all.extend(formats());
     all.extend(
         group("commit", CHAIN, &["commit top.qcow2", "commit -b low.qcow2 top.qcow2"])
             .into_iter()
@@ -76,6 +77,35 @@ fn shapes() -> Vec<Case> {
         let lines = "commit top && check -q top && rebase -u top && map --output=json top";
         let name = format!("commit/{overlay} over {name} of {size}");
         all.push(Case::new(name, EMPTY, lines).with(&set_up));
+    }
+    all
+}
+
+/// Overlays and bases of other formats, some of which can't be longer or be emptied.
+fn formats() -> Vec<Case> {
+    let mut all = Vec::new();
+    for (base, overlay) in [
+        ("qed", "qcow2"),
+        ("qcow", "qcow2"),
+        ("vdi", "qcow2"),
+        ("vpc", "qcow2"),
+        ("vhdx", "qcow2"),
+        ("raw", "qed"),
+        ("qcow2", "qed"),
+        ("raw", "qcow"),
+    ] {
+        for size in ["", " 12M"] {
+            let set_up = format!(
+                "create -f {base} base.{base} 8M && io -f {base} base.{base} 'write -P 1 1M 2M' && \
+                 create -f {overlay} -b base.{base} -F {base} top{size} && \
+                 io -f {overlay} top 'write -P 2 64k 300k' 'write -P 3 2M 70k' && try-io -f {overlay} top 'write -z 1M 64k'"
+            );
+            let name = format!("commit/{overlay} over {base}{size}");
+            let line = format!(
+                "commit -f {overlay} top && commit -d -f {overlay} top && compare -f {overlay} -F {base} top base.{base}"
+            );
+            all.push(Case::new(name, EMPTY, &line).with(&set_up));
+        }
     }
     all
 }

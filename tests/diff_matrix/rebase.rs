@@ -36,6 +36,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(group("rebase", PLACES, PROGRESS).into_iter().map(Case::progress));
     all.extend(shapes());
     all.extend(held());
+    all.extend(formats());
     let data_file = "create -f qcow2 -o data_file=d.raw,data_file_raw=on d.qcow2 1M && create -f raw new.raw 1M && \
                      create -f qcow2 -o data_file=e.raw e.qcow2 1M && fill new.raw 0 100k 7";
     let lines = [
@@ -81,6 +82,34 @@ fn shapes() -> Vec<Case> {
                 let name = format!("rebase/{overlay}, {old} to {new}, {kind}");
                 all.push(Case::new(name, EMPTY, &lines).with(&set_up));
             }
+        }
+    }
+    all
+}
+
+/// Images of other formats, most of which can't have another backing file.
+fn formats() -> Vec<Case> {
+    let mut all = Vec::new();
+    // Parallels has another message, and each vmdk a number of its own. Where the backing file can't change, qemu-img
+    // finds out when it has copied everything.
+    let all_lines: &[&str] = &["-b new.raw -F raw", "-b new.qcow2 -F qcow2", "-b ''", "-c -b new.raw -F raw"];
+    let names = ["-u -b new.raw -F raw", "-u -b new.qcow2 -F qcow2", "-u -b new.raw", "-u -b ''"];
+    for (format, old, lines) in [
+        ("qed", "raw", all_lines),
+        ("qcow", "raw", &[]),
+        ("vdi", "", &[]),
+        ("vpc", "", &[]),
+        ("vhdx", "", &[]),
+    ] {
+        let backing = if old.is_empty() { String::new() } else { format!("-b old.{old} -F {old}") };
+        let set_up = format!(
+            "create -f raw old.raw 8M && fill old.raw 0 1M 1 && \
+             create -f raw new.raw 9M && fill new.raw 512k 3M 2 && create -f qcow2 new.qcow2 8M && \
+             create -f {format} {backing} a 8M && io -f {format} a 'write -P 5 64k 64k'"
+        );
+        for line in lines.iter().chain(&names) {
+            let line = format!("rebase -f {format} {line} a && map -f {format} --output=json a");
+            all.push(Case::new(format!("rebase/{format}: {line}"), EMPTY, &line).with(&set_up));
         }
     }
     all

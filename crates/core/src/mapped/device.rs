@@ -54,6 +54,7 @@ impl<M: ClusterMap> BlockDevice for MappedImage<M> {
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
         ByteRange::new(offset, len_u64(buf)).check_within(self.disk_len())?;
+        let _change = self.changes.read();
         let _request = self.requests.enter();
         self.before_change()?;
         self.write_clusters(offset, buf)
@@ -61,6 +62,7 @@ impl<M: ClusterMap> BlockDevice for MappedImage<M> {
 
     fn write_zeroes(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
         range.check_within(self.disk_len())?;
+        let _change = self.changes.read();
         let _request = self.requests.enter();
         self.before_change()?;
         self.zero_clusters(range, how)
@@ -68,6 +70,7 @@ impl<M: ClusterMap> BlockDevice for MappedImage<M> {
 
     fn discard(&self, range: ByteRange) -> Result<()> {
         range.check_within(self.disk_len())?;
+        let _change = self.changes.read();
         let _request = self.requests.enter();
         self.before_change()?;
         self.discard_clusters(range)
@@ -78,6 +81,7 @@ impl<M: ClusterMap> BlockDevice for MappedImage<M> {
     }
 
     fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {
+        let _change = self.changes.read();
         self.before_change()?;
         let _claim = self.claims.lock(ByteRange::new(0, u64::MAX));
         let len = self.map.set_len(len, prealloc)?;
@@ -95,6 +99,7 @@ impl<M: ClusterMap> BlockDevice for MappedImage<M> {
 
     fn reserve(&self, range: ByteRange) -> Result<Option<Reservation<'_>>> {
         range.check_within(self.disk_len())?;
+        let _change = self.changes.read();
         self.before_change()?;
         self.reserve_clusters(range)
     }

@@ -29,7 +29,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::backing::BackingChange;
 use crate::device::{BlockDevice, Prealloc, ZeroMode};
@@ -305,6 +305,8 @@ pub struct MappedImage<M: ClusterMap> {
     map: M,
     len: AtomicU64,
     writable: bool,
+    /// Held by each change while it runs.
+    changes: RwLock<()>,
     /// Clusters that are being given a place.
     claims: RangeLock,
     /// One write-back at a time.
@@ -325,6 +327,7 @@ impl<M: ClusterMap> MappedImage<M> {
             map,
             len: AtomicU64::new(len),
             writable,
+            changes: RwLock::default(),
             claims: RangeLock::default(),
             write_back: Mutex::default(),
             requests: epoch::Epoch::default(),

@@ -67,6 +67,7 @@ impl<M: ClusterMap> CompressedClusters for MappedImage<M> {
         if !offset.is_multiple_of(size) || payload_len == 0 || payload_len >= size {
             return Err(Error::invalid("a compressed payload belongs to a whole cluster and is shorter"));
         }
+        let _change = self.changes.read();
         self.before_change()?;
         let cluster = offset / size;
         let claim = self.claims.lock(ByteRange::new(cluster, 1));

@@ -55,6 +55,30 @@ fn an_emptied_image_is_as_it_was_made_and_goes_on() {
 }
 
 #[test]
+fn writers_meanwhile_keep_what_they_wrote_last() {
+    let (subject, memory) = filled(&[]);
+    let shared: Vec<Arc<dyn BlockDevice>> = vec![memory as _];
+    let opened = subject.open(&shared, true).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for round in 1..=200_u8 {
+                for at in (0..SIZE).step_by(1 << 20) {
+                    opened.device.write_at(at + 100, &[round; 9000]).unwrap();
+                }
+            }
+        });
+        while !writer.is_finished() {
+            opened.layers[0].as_emptying().unwrap().make_empty().unwrap();
+        }
+    });
+    opened.device.write_at(100, &[9; 9000]).unwrap();
+    drop(opened);
+    let mut disk = vec![0; 10_000];
+    subject.open(&shared, false).unwrap().device.read_at(0, &mut disk).unwrap();
+    assert!(disk[100..9100].iter().all(|byte| *byte == 9));
+}
+
+#[test]
 fn readers_meanwhile_see_the_old_bytes_or_zeros() {
     let (subject, memory) = filled(&[]);
     let opened = subject.open(&[memory as _], true).unwrap();

@@ -69,7 +69,7 @@ pub(crate) fn identity(text: &str) -> Result<Identity, VmdkError> {
     let hex = |at: Option<usize>| at.and_then(|at| number(text.get(at..)?)).ok_or(VmdkError::Invalid);
     Ok(Identity {
         cid: hex(cid_value(text))?,
-        parent_cid: hex(text.find("parentCID").map(|at| at + "parentCID=".len()))?,
+        parent_cid: hex(parent_cid_value(text))?,
         parent: parent.filter(|name| !name.is_empty()),
     })
 }
@@ -79,6 +79,11 @@ pub(crate) fn cid_value(text: &str) -> Option<usize> {
     let own_line = || text.find("\nCID=").map(|at| at + 1);
     let first = if text.starts_with("CID=") { Some(0) } else { own_line().or_else(|| text.find("CID")) };
     first.map(|at| at + "CID=".len())
+}
+
+/// Where the value of `parentCID` starts.
+pub(crate) fn parent_cid_value(text: &str) -> Option<usize> {
+    text.find("parentCID").map(|at| at + "parentCID=".len())
 }
 
 /// Length of the hexadecimal number at the start of `text`, in bytes.

@@ -56,7 +56,7 @@ impl DescriptorFile {
         if self.touched.load(Ordering::Acquire) {
             return Ok(());
         }
-        let cid = self.rewrite()?;
+        let cid = self.renew()?;
         self.io.flush()?;
         self.identity.write().cid = cid;
         self.touched.store(true, Ordering::Release);
@@ -70,26 +70,49 @@ impl DescriptorFile {
         }
     }
 
-    fn rewrite(&self) -> Result<u32> {
+    /// Takes note of the parent's identifier, durably.
+    pub(crate) fn set_parent(&self, cid: u32) -> Result<()> {
+        let _alone = self.touching.lock();
+        if self.identity.read().parent_cid == cid {
+            return Ok(());
+        }
+        let needed = format!("{cid:x}").len();
+        self.rewrite(descriptor::parent_cid_value, |digits| (digits >= needed).then_some(cid), cid)?;
+        self.io.flush()?;
+        self.identity.write().parent_cid = cid;
+        Ok(())
+    }
+
+    fn renew(&self) -> Result<u32> {
+        let old = self.identity.read().cid;
+        let same_len = |digits: usize| (MIN_DIGITS..=8).contains(&digits).then(|| new_cid(digits, old));
+        self.rewrite(descriptor::cid_value, same_len, new_cid(8, old))
+    }
+
+    /// Replaces the number that `find` finds: by what `in_place` says for one with so many digits, or by `otherwise`,
+    /// which moves what follows it.
+    fn rewrite(
+        &self,
+        find: fn(&str) -> Option<usize>,
+        in_place: impl FnOnce(usize) -> Option<u32>,
+        otherwise: u32,
+    ) -> Result<u32> {
         let range = self.range();
         let bytes = read_table(&*self.io, range.start, range.len, MAX_REWRITTEN_DESCRIPTOR, "descriptor")?;
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
         // Positions have to be those of the file: a text that is no text is left alone.
         let text =
             std::str::from_utf8(bytes.get(..end).unwrap_or_default()).map_err(|_| VmdkError::Invalid)?;
-        let at = descriptor::cid_value(text).ok_or(VmdkError::Invalid)?;
+        let at = find(text).ok_or(VmdkError::Invalid)?;
         let rest = text.get(at..).unwrap_or_default();
         let old_len = rest.find(char::is_whitespace).unwrap_or(rest.len());
         let digits = descriptor::hex_len(rest);
-        let old = self.identity.read().cid;
         let start = range.start + len_u64(text.get(..at).unwrap_or_default().as_bytes());
-        if digits == old_len && (MIN_DIGITS..=8).contains(&digits) {
-            let cid = new_cid(digits, old);
-            self.io.write_at(start, format!("{cid:x}").as_bytes())?;
+        if let Some(cid) = in_place(digits).filter(|_| digits == old_len && digits <= 8) {
+            self.io.write_at(start, format!("{cid:0digits$x}").as_bytes())?;
             return Ok(cid);
         }
-        let cid = new_cid(8, old);
-        let mut tail = format!("{cid:x}{}", rest.get(old_len..).unwrap_or_default()).into_bytes();
+        let mut tail = format!("{otherwise:x}{}", rest.get(old_len..).unwrap_or_default()).into_bytes();
         match self.place {
             Place::File => {}
             Place::Embedded(_) => {
@@ -101,6 +124,6 @@ impl DescriptorFile {
             }
         }
         self.io.write_at(start, &tail)?;
-        Ok(cid)
+        Ok(otherwise)
     }
 }

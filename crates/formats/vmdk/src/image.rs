@@ -380,6 +380,14 @@ impl Image for Vmdk {
         }
     }
 
+    fn adopt_backing(&self, backing: &dyn Image) -> Result<()> {
+        let parent = backing.as_any().and_then(|parent| parent.downcast_ref::<Self>());
+        match parent.map(|parent| parent.descriptor.identity().cid) {
+            Some(cid) if !self.is_read_only() => self.descriptor.set_parent(cid),
+            _ => Ok(()),
+        }
+    }
+
     fn children(&self) -> Vec<Child> {
         let mut children = vec![Child { role: "file", device: Arc::clone(&self.storage) }];
         let own = self.parts.iter().filter(|part| part.own_file);
