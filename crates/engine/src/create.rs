@@ -200,12 +200,23 @@ impl CreatePlan {
         let creator = self.maker.format.creator.ok_or_else(|| self.maker.not_creatable())?;
         (creator.validate)(&self.options)?;
         self.check_backing_format()?;
-        self.file.create(0, self.protocol_prealloc()?, &self.options)?;
+        self.file.create(self.protocol_size(), self.protocol_prealloc()?, &self.options)?;
         let finished = self.fill(creator);
         if finished.is_err() && self.maker.format.name != FALLBACK_FORMAT {
             self.file.remove();
         }
         finished
+    }
+
+    /// The length of the file as it is made: empty, for a host file; another protocol's file has its length, which has
+    /// to suffice for raw contents.
+    fn protocol_size(&self) -> u64 {
+        let raw = self.maker.format.name == FALLBACK_FORMAT;
+        if raw && self.file.protocol().name != FALLBACK_PROTOCOL {
+            self.options.get_number("size").unwrap_or(0)
+        } else {
+            0
+        }
     }
 
     /// Preallocation where that is the protocol's matter alone: of the file as it is made, which is empty.
