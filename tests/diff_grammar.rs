@@ -30,7 +30,8 @@ const SEED: u64 = 10;
 
 fn main() -> std::process::ExitCode {
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let lines = variable("DISKIMG_GRAMMAR_LINES").map_or(SAMPLE, |lines: u64| lines as usize);
+    let lines = variable("DISKIMG_GRAMMAR_LINES")
+        .map_or(SAMPLE, |lines: u64| usize::try_from(lines).unwrap_or(SAMPLE));
     let seed = variable("DISKIMG_GRAMMAR_SEED").unwrap_or(SEED);
     let mut tests =
         vec![Test::new("accepted differences are documented", Needs::Nothing, |_| accepted::documented())];

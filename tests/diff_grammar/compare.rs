@@ -165,7 +165,7 @@ fn content(env: &Env, dir: &Path, name: &str, base: &Path, to: &str) -> Result<C
         std::fs::write(base.join(to), "").map_err(|e| e.to_string())?;
     }
     let check = ask(&["check", "-f", &format, name])?;
-    let said = ["format", "virtual-size", "backing-filename", "cluster-size"].map(|key| pick(key)).join(" ");
+    let said = ["format", "virtual-size", "backing-filename", "cluster-size"].map(pick).join(" ");
     Ok(Content { said: format!("{said} check: {} read: {}", check.exit, convert.exit) })
 }
 
