@@ -8,6 +8,7 @@ use diskimg_core::protocol::{CacheMode, LockSpec, ProtocolCreate, ProtocolDriver
 use diskimg_core::{BlockDevice, Error, Prealloc, Result};
 
 use crate::Context;
+use crate::fresh::Fresh;
 use crate::name::parse_protocol;
 use crate::opener::ChainOpener;
 
@@ -104,14 +105,17 @@ impl NewFile {
     /// # Errors
     /// The protocol's; `Locked` if another process uses it.
     pub fn open(&self) -> Result<Arc<dyn BlockDevice>> {
-        (self.protocol.open)(ProtocolOpen {
+        let device = (self.protocol.open)(ProtocolOpen {
             filename: &self.path,
             write: true,
             cache: CacheMode::WriteBack,
             lock: Some(self.lock),
             options: &mut RuntimeOptions::new(),
             notices: self.ctx.notices.clone(),
-        })
+        })?;
+        // Raw contents are what the device holds; other formats expect an empty file.
+        let fixed = !device.limits().growable && self.lock == LockSpec::CREATE_ALONE;
+        Ok(if fixed { Arc::new(Fresh::new(device, self.protocol.grow_error)) } else { device })
     }
 
     /// Opens (and makes) the further files that the new image is to refer to. They are named by the user: no gate.

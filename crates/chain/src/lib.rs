@@ -25,6 +25,7 @@
 mod context;
 pub mod create;
 mod filter;
+mod fresh;
 pub mod gate;
 mod generic;
 mod growing;

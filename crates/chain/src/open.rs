@@ -159,15 +159,15 @@ fn open_requested(ctx: &Context, mut request: Request, seen: &mut Vec<String>) -
         },
     };
     let child = file_child(&mut request, format.is_some())?;
-    let probed = match format {
-        Some(format) => Probed { format, guessed: false },
+    let (probed, ready) = match format {
+        Some(format) => (Probed { format, guessed: false }, None),
         None => probe(ctx, &child)?,
     };
     refuse_loop(&request, &child, probed.format, seen)?;
     if probed.guessed && request.usage.write {
-        warn_guessed(ctx, &child);
+        warn_guessed(ctx, &child, ready.as_ref());
     }
-    open_format(ctx, request, child, probed, &generic)
+    open_format(ctx, request, child, (probed, ready), &generic)
 }
 
 /// Turns a `json:` name into options; options given besides it win.
@@ -248,8 +248,8 @@ pub(crate) fn node_reference(name: &str, more: bool) -> Error {
     })
 }
 
-/// Looks at the first bytes, without taking a lock.
-fn probe(ctx: &Context, child: &Request) -> Result<Probed> {
+/// Looks at the first bytes, without taking a lock. What was opened for it is handed over if it can serve further on.
+fn probe(ctx: &Context, child: &Request) -> Result<(Probed, Option<Storage>)> {
     let mut look = child.clone();
     // An image inside is not touched by looking; a file that can't be written is refused now.
     let is_file =
@@ -265,24 +265,26 @@ fn probe(ctx: &Context, child: &Request) -> Result<Probed> {
     let storage = open_storage(ctx, look, None)?;
     let fallback = ctx.registry.format(FALLBACK_FORMAT);
     if let Some(format) = fallback.filter(|_| storage.device.is_empty()) {
-        return Ok(Probed { format, guessed: true });
+        return Ok((Probed { format, guessed: true }, None));
     }
     let mut head = [0; PROBE_LEN];
     read_zero_padded(&*storage.device, 0, &mut head)
         .map_err(|error| error.context("Could not read image for determining its format"))?;
     let input = ProbeInput { head: &head, filename: &storage.filename };
-    ctx.registry
-        .probe(&input)
-        .ok_or_else(|| Error::unsupported("Could not determine image format: No compatible driver found"))
+    let unknown = "Could not determine image format: No compatible driver found";
+    let probed = ctx.registry.probe(&input).ok_or_else(|| Error::unsupported(unknown))?;
+    let serves = storage.is_connection && !child.usage.cache.is_write_through();
+    Ok((probed, serves.then_some(storage)))
 }
 
-fn warn_guessed(ctx: &Context, child: &Request) {
+fn warn_guessed(ctx: &Context, child: &Request, ready: Option<&Storage>) {
     let option = match child.options.get("filename") {
         Some(RuntimeValue::Str(name)) => Some(name.clone()),
         _ => None,
     };
     let by_name = child.name.as_deref().and_then(|name| parse_protocol(&ctx.registry, name).ok());
-    let name = option.or(by_name.map(|(_, name)| name)).unwrap_or_default();
+    let shown = ready.map(|storage| storage.filename.clone());
+    let name = shown.or(option).or(by_name.map(|(_, name)| name)).unwrap_or_default();
     let text = format!(
         "WARNING: Image format was not specified for '{name}' and probing guessed raw.\n         \
          Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n         \
@@ -346,14 +348,17 @@ fn open_format(
     ctx: &Context,
     mut request: Request,
     mut child: Request,
-    probed: Probed,
+    (probed, ready): (Probed, Option<Storage>),
     generic: &Generic,
 ) -> Result<Layer> {
     let format = probed.format;
     let raw = format.name == FALLBACK_FORMAT;
     let lock = request.usage.lock(raw);
     child.usage.inside_format |= !raw;
-    let storage = open_storage(ctx, child, Some(lock))?;
+    let storage = match ready {
+        Some(ready) => ready,
+        None => open_storage(ctx, child, Some(lock))?,
+    };
     let shown = show_format(format, &request.options, &storage);
     let name = shown.name();
     let opener = ChainOpener::new(ctx, &storage.filename, request.usage);

@@ -22,6 +22,8 @@ pub(crate) struct Storage {
     pub(crate) filename: String,
     /// The image that it is, if it is not a protocol's device.
     pub(crate) inside: Option<Node>,
+    /// A connection, which a server may grant only once: what was probed through it is read through it too.
+    pub(crate) is_connection: bool,
 }
 
 /// Opens what holds an image: a name with a protocol's prefix, or options with `driver` or `filename`.
@@ -66,7 +68,7 @@ fn open_by_driver(
     let device: Arc<dyn BlockDevice> =
         if grows { Arc::new(Growing::new(node.clone())) } else { Arc::new(node.clone()) };
     let (shown, filename) = (node.shown().clone(), node.filename().to_owned());
-    Ok(Storage { device, shown, filename, inside: Some(node) })
+    Ok(Storage { device, shown, filename, inside: Some(node), is_connection: false })
 }
 
 /// The error of a driver that nobody registered.
@@ -107,9 +109,9 @@ pub(crate) fn open_protocol(
         let text = format!("Block protocol '{}' doesn't support the option '{unknown}'", protocol.name);
         return Err(Error::invalid(text));
     }
-    let shown = show_protocol(protocol, &filename, &given, &*device);
+    let shown = show_protocol(protocol, &filename, given, &*device);
     let filename = if takes_paths(protocol) { filename } else { shown.plain.clone().unwrap_or_default() };
-    Ok(Storage { shown, device, filename, inside: None })
+    Ok(Storage { shown, device, filename, inside: None, is_connection: protocol.name_options.is_some() })
 }
 
 /// True if the protocol's names are paths on the host, with or without a prefix.
@@ -121,7 +123,7 @@ fn takes_paths(protocol: &ProtocolDriver) -> bool {
 fn show_protocol(
     protocol: &ProtocolDriver,
     filename: &str,
-    given: &RuntimeOptions,
+    mut given: RuntimeOptions,
     device: &dyn BlockDevice,
 ) -> Shown {
     let text = |value: &str| ShownValue::Value(RuntimeValue::Str(value.to_owned()));
@@ -130,9 +132,15 @@ fn show_protocol(
         options.push(("filename".to_owned(), text(filename)));
         return Shown { plain: Some(filename.to_owned()), options };
     }
+    // A name that stands for options says all that they say, and the device knows it.
+    let named = protocol.name_options.filter(|_| !filename.is_empty());
+    for (name, value) in named.and_then(|options| options(filename).ok()).unwrap_or_default().iter() {
+        given.set(name, value.clone());
+    }
     let strong = given.iter().filter(|(name, _)| protocol.strong_options.contains(name));
     options.extend(strong.map(|(name, value)| (name.to_owned(), ShownValue::Value(value.clone()))));
     let described = device.describe().filename;
-    let plain = (options.len() == 1 && !described.is_empty()).then(|| described.to_owned());
+    let plain = ((options.len() == 1 || protocol.name_options.is_some()) && !described.is_empty())
+        .then(|| described.to_owned());
     Shown { plain, options }
 }

@@ -156,6 +156,11 @@ pub struct ProtocolDriver {
     pub keeps_prefix: bool,
     /// Options besides the name that decide what is read: they belong to the displayed name.
     pub strong_options: &'static [&'static str],
+    /// The options that a name stands for, of a protocol whose names are not paths: they are displayed where the name
+    /// does not say it all. `None`: the name is displayed as it is.
+    pub name_options: Option<fn(&str) -> Result<RuntimeOptions>>,
+    /// The error of an image that outgrows its file while it is being made, if the file can't grow.
+    pub grow_error: &'static str,
     /// Tells whether a plain name (without a prefix) is this protocol's: device nodes. `None`: never.
     pub claims: Option<fn(&str) -> bool>,
     /// Create options of its own, shown with those of a format.

@@ -7,6 +7,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `file` | host files and block devices |
+//! | `nbd` | exports of NBD servers, over TCP and Unix sockets |
 //! | `crypto` | secrets, and the ciphers and headers of encrypted images |
 //! | `filters` | filters over images and files: blkdebug, blkverify, compress, copy-on-read, preallocate, quorum, throttle |
 //! | `raw` | the raw format |
@@ -74,6 +75,9 @@ pub use diskimg_file as file;
 
 #[cfg(feature = "filters")]
 pub use diskimg_filters as filters;
+
+#[cfg(feature = "nbd")]
+pub use diskimg_nbd as nbd;
 
 #[cfg(feature = "legacy")]
 pub use diskimg_legacy as legacy;
@@ -146,6 +150,8 @@ pub const PROTOCOLS: &[&protocol::ProtocolDriver] = &[
     &diskimg_file::NULL_CO,
     #[cfg(feature = "file")]
     &diskimg_file::NULL_AIO,
+    #[cfg(feature = "nbd")]
+    &diskimg_nbd::NBD,
 ];
 
 /// The filters, if the feature of that name is on.

@@ -14,6 +14,7 @@ use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
 use crate::device::{FileDevice, FileKind};
 use crate::errors::cannot_create;
 use crate::open::{Accepts, FileOptions};
+use crate::protocol::GROW_ERROR;
 
 const fn option(name: &'static str, kind: OptKind, help: &'static str) -> OptSpec {
     OptSpec { name, kind, help, default: None, usage: OptUse::CREATE }
@@ -86,7 +87,7 @@ fn check_device(device: &FileDevice, request: &ProtocolCreate<'_>) -> Result<()>
         return Err(Error::unsupported(text));
     }
     if request.size > device.len() {
-        return Err(Error::unsupported("Cannot grow device files"));
+        return Err(Error::unsupported(GROW_ERROR));
     }
     Ok(())
 }

@@ -10,12 +10,17 @@ use diskimg_core::{BlockDevice, Description, Error, NullDevice, Result};
 use crate::create;
 use crate::open::{Accepts, FileOptions, Locking, is_device_name};
 
+/// Of files only device nodes can't grow.
+pub(crate) const GROW_ERROR: &str = "Cannot grow device files";
+
 /// Host files: plain names and `file:NAME`.
 pub static FILE: ProtocolDriver = ProtocolDriver {
     name: "file",
     prefixes: &["file:"],
     keeps_prefix: false,
     strong_options: &[],
+    name_options: None,
+    grow_error: GROW_ERROR,
     claims: None,
     create_options: create::FILE_OPTIONS,
     open: |request| open_host(request, "file", Accepts::Files),
@@ -29,6 +34,8 @@ pub static HOST_DEVICE: ProtocolDriver = ProtocolDriver {
     prefixes: &["host_device:"],
     keeps_prefix: false,
     strong_options: &[],
+    name_options: None,
+    grow_error: GROW_ERROR,
     claims: Some(is_device_name),
     create_options: create::DEVICE_OPTIONS,
     open: |request| open_host(request, "host_device", Accepts::Devices),
@@ -59,6 +66,8 @@ const fn null_protocol(
         prefixes,
         keeps_prefix: true,
         strong_options: &["read-zeroes", "size"],
+        name_options: None,
+        grow_error: GROW_ERROR,
         claims: None,
         create_options: &[],
         open,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use diskimg_core::driver::{CreateContext, Notices, OpenMode};
 use diskimg_core::opener::{Mode, ReferenceKind};
 use diskimg_core::options::{ParsedOptions, RuntimeOptions};
-use diskimg_core::{BlockDevice, Error, Prealloc, Result, to_usize};
+use diskimg_core::{BlockDevice, Error, ErrorKind, Prealloc, Result, to_usize};
 
 use crate::crypt::{METHOD_LUKS, key_required, new_volume};
 use crate::extensions::{CryptoPointer, Extensions};
@@ -152,7 +152,12 @@ fn create_and_grow(
         filename: ctx.filename.to_owned(),
     });
     if wanted.size > 0 {
-        image.set_len(wanted.size, prealloc)?;
+        image.set_len(wanted.size, prealloc).map_err(|error| match (prealloc, error.kind()) {
+            (Prealloc::Off, _) => error,
+            // A storage of fixed length that is too short.
+            (_, ErrorKind::Unsupported) => error.context("Could not resize image"),
+            _ => error,
+        })?;
     }
     if let Some(data_file) = data_file.filter(|_| prealloc != Prealloc::Off) {
         // What is preallocated ends with a whole subcluster, as everyone else leaves it.
