@@ -21,10 +21,6 @@ pub const LAYOUT: &[Accepted] = &[
         &["allocation", "bytes", "length"],
     ),
     tables("names/resize/driver=qcow2,file.filename=a.qcow2,cache.direct=on", &["length"]),
-    tables(
-        "names/resize/driver=qcow2,file.filename=a.qcow2,pass-discard-request=on,pass-discard-snapshot=on,pass-discard-other=on",
-        &["bytes"],
-    ),
     tables("resize/bitmaps: resize a.qcow2 8M && check a.qcow2 && info a.qcow2", &["bytes", "stdout"]),
     tables("resize/bitmaps: resize a.qcow2 600M && check a.qcow2", &["bytes"]),
     tables(

@@ -5,7 +5,7 @@ use diskimg_chain::NewFile;
 use diskimg_chain::name::resolve_backing;
 use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
 use diskimg_core::driver::{Caps, CreateContext};
-use diskimg_core::options::{OptSpec, ParsedOptions};
+use diskimg_core::options::{OptSpec, OptUse, ParsedOptions};
 use diskimg_core::protocol::ProtocolDriver;
 use diskimg_core::size::MAX_IMAGE_SIZE;
 use diskimg_core::{
@@ -307,9 +307,21 @@ fn set_backing(options: &mut ParsedOptions, maker: &str, request: &CreateRequest
         ("backing_file", request.backing, "Backing file not supported for file format"),
         ("backing_fmt", request.backing_format, "Backing file format not supported for file format"),
     ];
+    let beyond = |options: &ParsedOptions, name: &str| {
+        options.table().iter().any(|spec| spec.name == name && spec.usage.contains(OptUse::HIDDEN))
+    };
+    // A format that hides them takes images of its own as parents, which qemu-img does not; all else is as there.
+    let own_parent = request.backing_format.map_or_else(
+        || options.get_str("backing_fmt").is_some_and(|format| format == maker),
+        |format| format == maker,
+    );
     for (name, value, refusal) in asked {
+        let taken = options.knows(name) && (own_parent || !beyond(options, name));
+        if !taken && options.is_given(name) {
+            return Err(Error::invalid(format!("Invalid parameter '{name}'")));
+        }
         let Some(value) = value else { continue };
-        if !options.knows(name) {
+        if !taken {
             return Err(Error::unsupported(format!("{refusal} '{maker}'")));
         }
         options.set(name, value)?;

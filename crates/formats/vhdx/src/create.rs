@@ -135,7 +135,10 @@ impl Plan {
     }
 
     fn regions(&self) -> Regions {
-        let len = (self.geometry.entries() * 8).next_multiple_of(MIB).max(MIB);
+        // QEMU counts the blocks of an empty disk with a number that wraps around, and wants room for their entries.
+        let empty = u64::from(u32::MAX) / self.geometry.ratio();
+        let entries = if self.geometry.blocks() == 0 { empty } else { self.geometry.entries() };
+        let len = (entries * 8).next_multiple_of(MIB);
         let bat = ByteRange::new(MIB + u64::from(self.log_len), len);
         Regions { bat, metadata: ByteRange::new(bat.end(), METADATA_LEN) }
     }

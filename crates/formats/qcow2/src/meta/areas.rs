@@ -42,7 +42,6 @@ impl Meta {
         self.check_usable()?;
         let _one_at_a_time = self.write_back.lock();
         let state = &mut *self.state.write();
-        self.check_header_write(state)?;
         self.write_back_held(state)?;
         self.barrier()?;
         let mut header = state.header.clone();

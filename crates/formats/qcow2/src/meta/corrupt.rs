@@ -82,10 +82,4 @@ impl Meta {
             Some(name) => Err(self.corruption_held(state, &overlap_text(name))),
         }
     }
-
-    /// Refuses a write of the header where something else claims its cluster.
-    pub(super) fn check_header_write(&self, state: &mut State) -> Result<()> {
-        let cluster = ByteRange::new(0, state.geo.cluster_size());
-        self.check_held(state, cluster, Overlap::MAIN_HEADER)
-    }
 }

@@ -44,7 +44,6 @@ impl Meta {
         let table_offset = (plan.first_cluster + plan.blocks) << state.geo.cluster_bits;
         let whole = Clusters { first: plan.first_cluster, count: plan.blocks + plan.table_clusters };
         self.check_held(state, whole.bytes(&state.geo), Overlap::empty())?;
-        self.check_header_write(state)?;
         self.write_new_refblocks(state, &plan)?;
         self.storage.write_at(table_offset, &table_bytes(&entries))?;
         self.barrier()?;
@@ -103,7 +102,6 @@ impl Meta {
         let state = &mut *self.state.write();
         self.write_back_held(state)?;
         self.check_held(state, new.bytes(&geo), Overlap::empty())?;
-        self.check_header_write(state)?;
         let mut table = state.l1.entries().to_vec();
         table.resize(to_usize(entries), 0);
         let offset = new.first << geo.cluster_bits;
@@ -128,7 +126,6 @@ impl Meta {
         self.write_back()?;
         self.barrier()?;
         let state = &mut *self.state.write();
-        self.check_header_write(state)?;
         self.storage.write_at(SIZE_FIELD, &size.to_be_bytes())?;
         state.header.size = size;
         Ok(())

@@ -64,7 +64,6 @@ impl Meta {
         if !postponed || state.header.incompatible & DIRTY != 0 {
             return Ok(());
         }
-        self.check_header_write(state)?;
         let field = state.header.incompatible | DIRTY;
         self.storage.write_at(INCOMPATIBLE_FIELD, &field.to_be_bytes())?;
         state.header.incompatible = field;

@@ -245,7 +245,6 @@ impl Meta {
         header.reftable_offset = table.first << new.cluster_bits;
         header.reftable_clusters = as_u32(table.count, "refcount table too large")?;
         let cluster = header.encode()?;
-        self.check_header_write(state)?;
         header_swap::replace(&*self.storage, &cluster).inspect_err(|_| self.give_up())?;
         state.reftable.replace(header.reftable_offset, entries);
         self.adopt_header(state, header);

@@ -48,7 +48,6 @@ impl Meta {
         let result = {
             let _one_at_a_time = self.write_back.lock();
             let state = &mut *self.state.write();
-            self.check_header_write(state)?;
             change(&mut state.header);
             self.storage.write_at(FIELDS, &fields(&state.header)).and_then(|()| self.barrier())
         };
