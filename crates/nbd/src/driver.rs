@@ -30,8 +30,8 @@ pub static NBD: ProtocolDriver = ProtocolDriver {
     name_options: Some(name_options),
     claims: None,
     create_options: &[
-        option("preallocation", OptKind::Str, "Preallocation mode (allowed values: off)"),
         option("size", OptKind::Size, "Virtual disk size"),
+        option("preallocation", OptKind::Str, "Preallocation mode (allowed values: off)"),
     ],
     grow_error: "Cannot grow NBD nodes",
     open,

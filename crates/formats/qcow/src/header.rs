@@ -3,7 +3,7 @@
 use diskimg_core::mapped::{ByteOrder, TreeShape};
 use diskimg_core::{BlockDevice, Error, ErrorKind, Fields, Result, errno, read_zero_padded, to_usize};
 
-use crate::limits::{CLUSTER_BITS, L2_BITS, MAX_BACKING_NAME, MAX_L1_ENTRIES, SECTOR};
+use crate::limits::{CLUSTER_BITS, L2_BITS, MAX_BACKING_NAME, MAX_HOST_OFFSET, MAX_L1_ENTRIES, SECTOR};
 
 /// Bytes of the header.
 pub(crate) const HEADER_LEN: usize = 48;
@@ -54,6 +54,8 @@ pub(crate) enum QcowError {
     BackingName,
     #[error("Input/output error")]
     BackingRead,
+    #[error("Input/output error")]
+    PastFiles,
 }
 
 impl From<QcowError> for Error {
@@ -62,7 +64,7 @@ impl From<QcowError> for Error {
             QcowError::Magic => (ErrorKind::NotThisFormat, errno::EINVAL),
             QcowError::Version(_) => (ErrorKind::Unsupported, errno::ENOTSUP),
             QcowError::TooLarge => (ErrorKind::Limit, errno::EINVAL),
-            QcowError::BackingRead => (ErrorKind::Corrupt, errno::EIO),
+            QcowError::BackingRead | QcowError::PastFiles => (ErrorKind::Corrupt, errno::EIO),
             _ => (ErrorKind::Corrupt, errno::EINVAL),
         };
         let told = Self::new(kind, error.to_string()).with_errno(code);
@@ -143,6 +145,11 @@ impl Header {
         if too_large { Err(QcowError::TooLarge) } else { Ok(()) }
     }
 
+    /// The L1 table has to lie where a file can have one.
+    pub(crate) fn check_l1(&self) -> Result<()> {
+        if self.l1_end() > MAX_HOST_OFFSET { Err(QcowError::PastFiles.into()) } else { Ok(()) }
+    }
+
     /// The name of the backing file, if there is one.
     pub(crate) fn read_backing(&self, storage: &dyn BlockDevice) -> Result<Option<String>> {
         if self.backing_offset == 0 {
@@ -150,6 +157,9 @@ impl Header {
         }
         if self.backing_size > MAX_BACKING_NAME {
             return Err(QcowError::BackingName.into());
+        }
+        if self.backing_offset > MAX_HOST_OFFSET {
+            return Err(QcowError::PastFiles.into());
         }
         let mut name = vec![0; to_usize(self.backing_size.into())];
         read_zero_padded(storage, self.backing_offset, &mut name)?;
