@@ -275,8 +275,8 @@ pub(crate) fn same_file(a: &str, b: &str) -> bool {
     a == b || real(a).is_some_and(|a| real(b) == Some(a))
 }
 
-/// True if a target of that kind, just created, reads as zeros everywhere: all but bare block devices do, and encrypted
-/// images whose clusters were allocated in advance (their zeros on the host are noise for the guest).
+/// True if a target of that kind, just created, reads as zeros everywhere: all but bare block devices and
+/// exports (which hold what was there before) do, and encrypted images whose clusters were allocated in advance (their zeros on the host are noise for the guest).
 #[must_use]
 pub fn new_image_is_zero(node: &Node) -> bool {
     if node.image().info().is_ok_and(|info| info.encrypted) {
@@ -286,6 +286,7 @@ pub fn new_image_is_zero(node: &Node) -> bool {
     }
     let has_clusters =
         node.limits().write_unit > 1 && node.image().info().is_ok_and(|info| info.cluster_size.is_some());
-    has_clusters
-        || node.image().children().first().is_none_or(|child| child.device.describe().driver != "host_device")
+    let keeps_old = |driver: &str| matches!(driver, "host_device" | "nbd");
+    let file = node.image().children().into_iter().next();
+    has_clusters || file.is_none_or(|file| !keeps_old(file.device.describe().driver))
 }
