@@ -40,11 +40,12 @@ fuzz_target!(|log: Log| {
     let written = open_image(&diskimg_vhdx::DRIVER, Arc::clone(&disk) as _, write, &NoReferences);
     match (read_only, written) {
         (Ok(a), Ok(b)) => assert!(bytes(&*a) == bytes(&*b), "read-only differs"),
-        (Err(_), Err(_)) => {}
+        // What can't be replayed is left as it is.
+        (Err(_), Err(_)) => return,
         (a, b) => panic!("read-only {a:?}, written {b:?}"),
     }
     // A log that was replayed is empty.
     let again = Arc::new(MemDevice::read_only(disk.to_vec()));
     let again = open_image(&diskimg_vhdx::DRIVER, again, OpenMode::default(), &NoReferences);
-    assert!(!again.is_err_and(|error| error.joined().contains("needs to be replayed")) || disk.len() == 0);
+    assert!(!again.is_err_and(|error| error.joined().contains("needs to be replayed")));
 });
