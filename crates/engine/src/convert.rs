@@ -275,8 +275,9 @@ pub(crate) fn same_file(a: &str, b: &str) -> bool {
     a == b || real(a).is_some_and(|a| real(b) == Some(a))
 }
 
-/// True if a target of that kind, just created, reads as zeros everywhere: all but bare block devices and
-/// exports (which hold what was there before) do, and encrypted images whose clusters were allocated in advance (their zeros on the host are noise for the guest).
+/// True if a target of that kind, just created, reads as zeros everywhere: all do but bare block devices and exports,
+/// which hold what was there before, and encrypted images whose clusters were allocated in advance (their zeros on the
+/// host are noise for the guest).
 #[must_use]
 pub fn new_image_is_zero(node: &Node) -> bool {
     if node.image().info().is_ok_and(|info| info.encrypted) {
