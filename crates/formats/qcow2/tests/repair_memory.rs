@@ -143,6 +143,8 @@ fn checks_and_repairs_of_damage_are_cheap() {
         }
     }
     let all = DONE.load(Ordering::Relaxed);
-    println!("{all} images, {checked} of them open; most memory {greatest} bytes, longest {slowest:?} ({slowest_is})");
+    println!(
+        "{all} images, {checked} of them open; most memory {greatest} bytes, longest {slowest:?} ({slowest_is})"
+    );
     assert!(checked * 4 > all, "too few images open");
 }
