@@ -166,18 +166,20 @@ impl<'a, K: Copy + PartialEq> Getopt<'a, K> {
         }
     }
 
-    /// The option that `name` is or abbreviates. Abbreviations of options that mean the same are not ambiguous.
+    /// The option that `name` is or abbreviates. Abbreviations of options that mean the same are not ambiguous. The
+    /// program's own options are never abbreviated, and their values stand behind `=`: all else is qemu-img's.
     fn find_long(&self, text: &[u8], name: &[u8]) -> Result<(&'static Opt<K>, &'static str), UsageError> {
+        let own: &'static [Opt<K>] = self.own;
+        let mut own = own.iter().flat_map(|opt| opt.long.iter().map(move |long| (opt, *long)));
+        let valued = text.len() > name.len();
+        if let Some(exact) = own.find(|(opt, long)| opt.value == valued && long.as_bytes() == name) {
+            return Ok(exact);
+        }
         let opts: &'static [Opt<K>] = self.opts;
         let all = opts.iter().flat_map(|opt| opt.long.iter().map(move |long| (opt, *long)));
         let fits: Vec<_> = all.filter(|(_, long)| long.as_bytes().starts_with(name)).collect();
         if let Some(exact) = fits.iter().find(|(_, long)| long.as_bytes() == name) {
             return Ok(*exact);
-        }
-        let own: &'static [Opt<K>] = self.own;
-        let mut all = own.iter().flat_map(|opt| opt.long.iter().map(move |long| (opt, *long)));
-        if let Some(exact) = all.find(|(_, long)| long.as_bytes() == name) {
-            return Ok(exact);
         }
         let Some(first) = fits.first() else {
             return Err(message(&[b"unrecognized option '--", text, b"'"]));
