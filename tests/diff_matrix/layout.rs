@@ -38,7 +38,11 @@ pub const LAYOUT: &[Accepted] = &[
     },
     Accepted { case: "open/v3/size 0", what: &["bytes"], reason: AREA },
     Accepted { case: "open/v3/size 1", what: &["bytes"], reason: AREA },
-    Accepted { case: "open/v3/l1_size at limit", what: &["bytes"], reason: AREA },
+    Accepted {
+        case: "open/v3/l1_size at limit",
+        what: &["exit", "stdout", "stderr", "bytes"],
+        reason: L1_OVER_TABLES,
+    },
     Accepted { case: "open/v3/size 1000", what: &["bytes"], reason: STALE },
     Accepted { case: "open/backed/a longer file", what: &["bytes"], reason: HIDDEN },
     Accepted { case: "open/v3/bitmaps without autoclear bit", what: &["stderr"], reason: NEWLINE },
@@ -67,6 +71,9 @@ const MOVED: &[&str] = &["bytes", "stdout"];
 const TABLES: &str = "where its tables lie, and so where the file ends";
 
 const AREA: &str = "a resize gives back what stands behind the end of the disk";
+
+const L1_OVER_TABLES: &str =
+    "what an L1 table that covers other tables holds of them is not given back: the write is refused";
 
 const STALE: &str = "bytes that a shrunken disk left behind its end come back in qemu-img when it grows";
 
