@@ -143,9 +143,9 @@ fn progress_is_told_in_json() {
 fn completions_and_pages_are_made() {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path();
-    quiet(dir, 20, "--generate man pages");
+    quiet(dir, 20, "--generate=man pages");
     assert!(fs::read_dir(dir.join("pages")).expect("read").count() > 15);
-    fs::write(dir.join("c"), quiet(dir, 20, "--generate completions bash")).expect("written");
+    fs::write(dir.join("c"), quiet(dir, 20, "--generate=completions bash")).expect("written");
     let checked = Command::new("bash").args(["-n", "c"]).current_dir(dir).status();
     assert!(checked.is_err() || checked.is_ok_and(|status| status.success()));
 }

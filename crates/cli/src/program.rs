@@ -64,9 +64,9 @@ fn run_command(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     (command.run)(&ui.for_command(command.name), rest)
 }
 
-/// `--generate completions SHELL` and `--generate man FOLDER`.
+/// `--generate=completions SHELL` and `--generate=man FOLDER`.
 fn generate(ui: &Ui, what: &str, operands: Vec<OsString>) -> Result<(), Exit> {
-    let usage = "--generate expects 'completions bash|zsh|fish' or 'man FOLDER'";
+    let usage = "expected --generate=completions bash|zsh|fish or --generate=man FOLDER";
     let [operand] = operands.as_slice() else { return Err(ui.usage(usage)) };
     match what {
         "completions" => {
