@@ -1,11 +1,12 @@
 //! [`Context`]: what every open needs, as one value that is cheap to clone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use diskimg_core::driver::Notices;
 use diskimg_core::filter::Objects;
 use diskimg_core::opener::{Gate, Opener};
-use diskimg_core::{Registry, Secrets};
+use diskimg_core::{BlockDevice, Registry, Secrets};
 
 use crate::OpenOptions;
 use crate::gate::Permissive;
@@ -25,6 +26,8 @@ pub struct Context {
     pub secrets: Arc<Secrets>,
     /// Other objects that options name.
     pub objects: Arc<Objects>,
+    /// Files that are open already, by the names that the user calls them by.
+    pub(crate) opened: BTreeMap<String, Arc<dyn BlockDevice>>,
 }
 
 impl Context {
@@ -37,6 +40,7 @@ impl Context {
             notices: Notices::default(),
             secrets: Arc::default(),
             objects: Arc::default(),
+            opened: BTreeMap::new(),
         }
     }
 
@@ -64,6 +68,14 @@ impl Context {
     #[must_use]
     pub fn with_secrets(mut self, secrets: Secrets) -> Self {
         self.secrets = Arc::new(secrets);
+        self
+    }
+
+    /// The same, where the file `name` is `device`, which is open already: a pipe, for instance. That holds for what the
+    /// user names, not for what an image refers to.
+    #[must_use]
+    pub fn with_opened(mut self, name: &str, device: Arc<dyn BlockDevice>) -> Self {
+        self.opened.insert(name.to_owned(), device);
         self
     }
 

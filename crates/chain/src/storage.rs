@@ -9,7 +9,7 @@ use diskimg_core::{BlockDevice, Error, FALLBACK_FORMAT, Result};
 use crate::generic::{Generic, first_unknown, take_only_text};
 use crate::growing::Growing;
 use crate::name::{DEFAULT_PROTOCOL, gate_name, parse_protocol};
-use crate::request::Request;
+use crate::request::{Request, Trust};
 use crate::shown::{Shown, ShownValue};
 use crate::{Context, Node};
 
@@ -97,14 +97,17 @@ pub(crate) fn open_protocol(
     }
     request.trust.admit(ctx, &gate_name(protocol.name, &filename))?;
     let lock = lock.map(|lock| if generic.force_share == Some(true) { LockSpec::SHARED_READ } else { lock });
-    let device = (protocol.open)(ProtocolOpen {
-        filename: &filename,
-        write: request.usage.write,
-        cache: generic.cache(request.usage.cache),
-        lock,
-        options: &mut request.options,
-        notices: ctx.notices.clone(),
-    })?;
+    let device = match ready_device(ctx, protocol, &filename, &request) {
+        Some(device) => device,
+        None => (protocol.open)(ProtocolOpen {
+            filename: &filename,
+            write: request.usage.write,
+            cache: generic.cache(request.usage.cache),
+            lock,
+            options: &mut request.options,
+            notices: ctx.notices.clone(),
+        })?,
+    };
     if let Some(unknown) = first_unknown(&request.options) {
         let text = format!("Block protocol '{}' doesn't support the option '{unknown}'", protocol.name);
         return Err(Error::invalid(text));
@@ -112,6 +115,17 @@ pub(crate) fn open_protocol(
     let shown = show_protocol(protocol, &filename, given, &*device);
     let filename = if takes_paths(protocol) { filename } else { shown.plain.clone().unwrap_or_default() };
     Ok(Storage { shown, device, filename, inside: None, is_connection: protocol.name_options.is_some() })
+}
+
+/// The file of that name, if the program has it open already.
+fn ready_device(
+    ctx: &Context,
+    protocol: &ProtocolDriver,
+    filename: &str,
+    request: &Request,
+) -> Option<Arc<dyn BlockDevice>> {
+    let by_user = matches!(request.trust, Trust::User) && protocol.name == DEFAULT_PROTOCOL;
+    ctx.opened.get(filename).filter(|_| by_user && !request.usage.write).cloned()
 }
 
 /// True if the protocol's names are paths on the host, with or without a prefix.

@@ -22,19 +22,29 @@ impl Interrupts {
     /// Begins to listen. A signal that can't be caught ends the program at once, as it does without us.
     pub(crate) fn listen() -> Self {
         let interrupts = Self::default();
+        interrupts.start();
+        interrupts
+    }
+
+    /// Begins to listen, where it was made without.
+    pub(crate) fn start(&self) {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             let number = usize::try_from(signal).unwrap_or_default();
             // In this order: what the second signal does depends on what the first one set.
-            let _ = flag::register_conditional_default(signal, Arc::clone(&interrupts.stop));
-            let _ = flag::register_usize(signal, Arc::clone(&interrupts.came), number);
-            let _ = flag::register(signal, Arc::clone(&interrupts.stop));
+            let _ = flag::register_conditional_default(signal, Arc::clone(&self.stop));
+            let _ = flag::register_usize(signal, Arc::clone(&self.came), number);
+            let _ = flag::register(signal, Arc::clone(&self.stop));
         }
-        interrupts
+    }
+
+    /// Is set when a signal asks for a stop.
+    pub(crate) fn token(&self) -> CancelToken {
+        CancelToken::from(Arc::clone(&self.stop))
     }
 
     /// A task that reports to `progress` and stops when a signal asks for it.
     pub(crate) fn task<'a>(&self, progress: &'a dyn Progress) -> Task<'a> {
-        Task { progress, cancel: CancelToken::from(Arc::clone(&self.stop)) }
+        Task { progress, cancel: self.token() }
     }
 
     /// True if `error` is that of an operation that a signal stopped.

@@ -18,6 +18,8 @@ pub(crate) struct ProgressBar {
     shown: bool,
     /// In lines of JSON rather than for people.
     json: bool,
+    /// On standard error, since an image goes to standard output.
+    aside: bool,
     /// Percent between two prints.
     step: f32,
     /// What was printed last, in percent, as bits.
@@ -31,14 +33,22 @@ impl ProgressBar {
     /// Prints if `shown`, every `step` percent; otherwise only when a signal asks.
     pub(crate) fn new(ui: &Ui, shown: bool, step: u8) -> Self {
         let json = ui.tells_progress_in_json();
-        Self::with(shown || json, json, step)
+        Self::with(shown || json, json, ui.is_output_taken(), step)
     }
 
-    fn with(shown: bool, json: bool, step: u8) -> Self {
+    fn with(shown: bool, json: bool, aside: bool, step: u8) -> Self {
         let asked = Arc::new(AtomicBool::new(false));
         // Where the signal can't be caught, progress is simply not asked for.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&asked));
-        Self { shown, json, step: step.into(), last: AtomicU32::new(0), printing: Mutex::new(()), asked }
+        Self {
+            shown,
+            json,
+            aside,
+            step: step.into(),
+            last: AtomicU32::new(0),
+            printing: Mutex::new(()),
+            asked,
+        }
     }
 
     /// Prints that nothing is done yet.
@@ -57,9 +67,13 @@ impl ProgressBar {
         percent >= last + self.step || (percent <= 0.0 && last <= 0.0) || (percent >= FULL && last < FULL)
     }
 
+    fn out(&self) -> Box<dyn std::io::Write> {
+        if self.aside { Box::new(std::io::stderr().lock()) } else { Box::new(std::io::stdout().lock()) }
+    }
+
     fn print(&self, percent: f32) {
         if self.shown {
-            let mut out = std::io::stdout().lock();
+            let mut out = self.out();
             if self.json {
                 let _ = writeln!(out, "{{ \"progress\": {percent:.2} }}").and_then(|()| out.flush());
                 return;
@@ -101,7 +115,7 @@ impl Progress for ProgressBar {
 impl Drop for ProgressBar {
     fn drop(&mut self) {
         if self.shown && !self.json {
-            let mut out = std::io::stdout().lock();
+            let mut out = self.out();
             let _ = out.write_all(b"\n").and_then(|()| out.flush());
         }
     }
@@ -113,7 +127,7 @@ mod tests {
 
     #[test]
     fn prints_are_a_step_apart_and_end_with_all() {
-        let bar = ProgressBar::with(false, false, 2);
+        let bar = ProgressBar::with(false, false, false, 2);
         assert!(bar.is_due(0.0));
         bar.last.store(4f32.to_bits(), Ordering::Relaxed);
         assert!(!bar.is_due(0.0) && !bar.is_due(3.99) && !bar.is_due(5.99) && bar.is_due(6.0));

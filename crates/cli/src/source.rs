@@ -75,6 +75,10 @@ pub(crate) fn context(ui: &Ui) -> Context {
     });
     let secrets = ui.with_secrets(|secrets| secrets.clone());
     let objects = ui.with_objects(|objects| objects.clone());
+    let pipes = ui.with_pipes(|pipes| pipes.clone());
     let context = Context::new(diskimg::registry()).with_notices(notices).with_secrets(secrets);
-    references.guard(context.with_objects(objects))
+    let context = pipes
+        .into_iter()
+        .fold(context.with_objects(objects), |context, (name, pipe)| context.with_opened(&name, pipe));
+    references.guard(context)
 }

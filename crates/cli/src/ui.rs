@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use diskimg::core::Secrets;
 use diskimg::core::filter::Objects;
+use diskimg::file::Pipe;
 
 use crate::getopt::UsageError;
 use crate::references::References;
@@ -26,6 +27,9 @@ impl Exit {
     pub(crate) const FAILURE: Self = Self(1);
 }
 
+/// Pipes that are read, by the names that they were given by.
+pub(crate) type Pipes = Vec<(String, Arc<Pipe>)>;
+
 /// Where messages go and under which name, and what else holds for the whole run.
 #[derive(Clone, Debug)]
 pub(crate) struct Ui {
@@ -36,6 +40,9 @@ pub(crate) struct Ui {
     secrets: Arc<Mutex<Secrets>>,
     objects: Arc<Mutex<Objects>>,
     json_progress: Arc<AtomicBool>,
+    /// Standard output has an image to itself.
+    output_taken: Arc<AtomicBool>,
+    pipes: Arc<Mutex<Pipes>>,
 }
 
 impl Ui {
@@ -48,6 +55,8 @@ impl Ui {
             secrets: Arc::default(),
             objects: Arc::default(),
             json_progress: Arc::default(),
+            output_taken: Arc::default(),
+            pipes: Arc::default(),
         }
     }
 
@@ -74,6 +83,21 @@ impl Ui {
     /// True if progress is told in JSON.
     pub(crate) fn tells_progress_in_json(&self) -> bool {
         self.json_progress.load(Ordering::Relaxed)
+    }
+
+    /// Gives standard output to an image: nothing else goes there.
+    pub(crate) fn take_output(&self) {
+        self.output_taken.store(true, Ordering::Relaxed);
+    }
+
+    /// True if an image goes to standard output.
+    pub(crate) fn is_output_taken(&self) -> bool {
+        self.output_taken.load(Ordering::Relaxed)
+    }
+
+    /// Works on the pipes that are read, by the names that they were given by.
+    pub(crate) fn with_pipes<T>(&self, work: impl FnOnce(&mut Pipes) -> T) -> T {
+        work(&mut self.pipes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Works on the other objects that were given so far.

@@ -208,10 +208,31 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// The device as one that is read from front to end, if it is such.
+    fn as_forward(&self) -> Option<&dyn Forward> {
+        None
+    }
+
     /// The concrete type, for devices that know how to work with their own kind (copies within the host).
     fn as_any(&self) -> Option<&dyn Any> {
         None
     }
+}
+
+/// The length, in bytes, of a [`Forward`] device whose end is not known.
+pub const ENDLESS: u64 = 1 << 62;
+
+/// A device that is read from front to end, such as a pipe. What was read as a whole it may forget; what was passed over it
+/// keeps, so that the less is passed over, the less it takes.
+pub trait Forward {
+    /// Fills `buf` from byte `offset` on up to the end of the device, if that comes first: so many bytes were there.
+    ///
+    /// # Errors
+    /// The host's; `Unsupported` for what has been read and forgotten.
+    fn read_some(&self, offset: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// Where the device ended, in bytes, once that was seen.
+    fn seen_end(&self) -> Option<u64>;
 }
 
 /// The error of a write to a device that was opened read-only.

@@ -165,7 +165,29 @@ bitflags::bitflags! {
         const PREALLOCATE = 1 << 11;
         /// Images may hold dirty bitmaps of other programs, which are kept, but not used.
         const FOREIGN_BITMAPS = 1 << 12;
+        /// Images can be read from front to end, once: what describes the data stands in front of it, where the writer kept
+        /// to that.
+        const FORWARD = 1 << 13;
     }
+}
+
+/// In which order the file of a new image can be written, so that it may be a pipe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteOrder {
+    /// In none: the file has to be one that can be written anywhere.
+    #[default]
+    Any,
+    /// The file is what the guest sees.
+    Plain,
+    /// From front to end, once it is known which of its clusters the disk uses: their bytes are stored as they are, and no
+    /// other byte depends on them.
+    Planned,
+    /// From front to end, as long as clusters come in guest order: behind the first `front` bytes, which do not depend on
+    /// what follows, everything is appended.
+    Appended {
+        /// Bytes that are final once the image is made.
+        front: u64,
+    },
 }
 
 /// How a format makes images.
@@ -175,6 +197,8 @@ pub struct Creator {
     pub validate: fn(&ParsedOptions) -> Result<()>,
     /// Makes the image in an empty storage.
     pub create: fn(&CreateContext<'_>) -> Result<()>,
+    /// In which order an image with these options can be written.
+    pub order: fn(&ParsedOptions) -> WriteOrder,
 }
 
 /// A format. One `pub static DRIVER` in each format's crate.

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::device::{BlockDevice, Description, Limits, Prealloc, Widened, ZeroMode, read_only_error};
+use crate::device::{
+    BlockDevice, Description, Forward, Limits, Prealloc, Widened, ZeroMode, read_only_error,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, HostRef};
 use crate::range::{ByteRange, len_u64, to_usize};
@@ -257,6 +259,10 @@ impl BlockDevice for Device {
         check_len(len)?;
         self.0.device.set_len(len, prealloc)?;
         self.after_write()
+    }
+
+    fn as_forward(&self) -> Option<&dyn Forward> {
+        self.0.device.as_forward()
     }
 
     fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {

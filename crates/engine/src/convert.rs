@@ -11,8 +11,13 @@
 //! `sparse_size`, if that is more), with compression a payload buffer of the same size beside each. There are never
 //! more than twice as many threads as processors.
 
+mod append;
 mod digest;
+mod emit;
 mod encode;
+mod layout;
+mod manner;
+mod outflow;
 mod pipeline;
 mod place;
 mod plan;
@@ -28,9 +33,13 @@ use diskimg_chain::Node;
 use diskimg_core::driver::{Caps, Notices};
 use diskimg_core::{BlockDevice as _, ByteRange, Error, ErrorKind, Extent, ExtentFlags, Result, Task};
 
+use digest::Running;
+use manner::Manner;
+pub use outflow::{FIRST_LEN, Outflow, convert_to_stream, follows_source};
 use pipeline::Zeros;
 pub(crate) use source::Scope;
 use source::Sources;
+pub use source::is_endless;
 
 /// Bytes that are read and written at once.
 pub const UNIT: u64 = 512 << 10;
@@ -64,6 +73,9 @@ pub struct ConvertOptions {
     pub rate_limit: Option<NonZero<u64>>,
     /// The SHA-256 of what is converted is computed meanwhile.
     pub digest: bool,
+    /// The target was made for this conversion: where nobody knows how long a source is ([`is_endless`]), it grows as the
+    /// bytes come, and is cut where they ended. Its format has to be able to ([`follows_source`]).
+    pub fit_target: bool,
     /// Where warnings of `salvage` go.
     pub notices: Notices,
 }
@@ -81,6 +93,7 @@ impl Default for ConvertOptions {
             salvage: false,
             rate_limit: None,
             digest: false,
+            fit_target: false,
             notices: Notices::default(),
         }
     }
@@ -113,30 +126,47 @@ pub fn convert(
     task: &Task<'_>,
 ) -> Result<ConvertReport> {
     check(sources, target, options)?;
-    let options = &suited(options, target);
-    let base_depth =
-        if options.over_backing { sources.first().and_then(|top| base_depth(top, target)) } else { None };
-    let sources = Sources::new(sources, base_depth.map_or(Scope::All, Scope::Above));
-    let report = if options.digest {
-        run_with_digest(&sources, target, options, task)?
-    } else {
-        pipeline::run(&sources, target, options, zeros(target, options), task)?
-    };
+    let report = copy(sources, target, options, Manner::default(), task)?;
     target.device().flush()?;
     Ok(report)
 }
 
-/// Copies, and computes the digest on a thread of its own.
-fn run_with_digest(
-    sources: &Sources<'_>,
+/// Copies all of `sources`, and computes the digest if that is wanted.
+fn copy(
+    sources: &[&Node],
     target: &Node,
     options: &ConvertOptions,
+    manner: Manner<'_>,
     task: &Task<'_>,
+) -> Result<ConvertReport> {
+    let options = &suited(options, target);
+    let base_depth =
+        if options.over_backing { sources.first().and_then(|top| base_depth(top, target)) } else { None };
+    let sources = &Sources::new(sources, base_depth.map_or(Scope::All, Scope::Above));
+    let zeros = zeros(target, options);
+    if !options.digest {
+        return pipeline::run(sources, target, options, zeros, manner, task);
+    }
+    if sources.in_order() {
+        let options = &ConvertOptions { copy_range: false, ..options.clone() };
+        let running = Running::default();
+        let manner = Manner { digest: Some(&running), ..manner };
+        let report = pipeline::run(sources, target, options, zeros, manner, task)?;
+        return Ok(ConvertReport { digest: Some(running.finish(report.total)), ..report });
+    }
+    with_digest(sources, options.salvage, || pipeline::run(sources, target, options, zeros, manner, task))
+}
+
+/// Runs `work`, and computes the digest on a thread of its own.
+fn with_digest(
+    sources: &Sources<'_>,
+    salvage: bool,
+    work: impl FnOnce() -> Result<ConvertReport>,
 ) -> Result<ConvertReport> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let digest = scope.spawn(|| digest::digest(sources, options.salvage, &stop));
-        let report = pipeline::run(sources, target, options, zeros(target, options), task);
+        let digest = scope.spawn(|| digest::digest(sources, salvage, &stop));
+        let report = work();
         stop.store(report.is_err(), Ordering::Relaxed);
         let panicked = |_| Err(Error::new(ErrorKind::Io, "the thread of the digest panicked"));
         let digest = digest.join().unwrap_or_else(panicked);
@@ -145,6 +175,7 @@ fn run_with_digest(
     })
 }
 
+/// What of zeros the target needs.
 fn zeros(target: &Node, options: &ConvertOptions) -> Zeros {
     let backing_len = match target.backing() {
         Some(backing) => backing.device().len(),
@@ -191,7 +222,7 @@ pub(crate) fn move_layers(
     let options = ConvertOptions { compress, rate_limit, ..ConvertOptions::default() };
     let zeros = Zeros { known_from: moving.zero_from, fill: false, look_from: moving.look_from };
     let sources = Sources::new(&[source], scope);
-    let report = pipeline::run(&sources, target, &suited(&options, target), zeros, task)?;
+    let report = pipeline::run(&sources, target, &suited(&options, target), zeros, Manner::default(), task)?;
     target.device().flush()?;
     Ok(report)
 }
@@ -205,8 +236,9 @@ pub(crate) fn copy_window(
 ) -> Result<ConvertReport> {
     let options = ConvertOptions { sparse_size: 0, ..ConvertOptions::default() };
     let options = suited(&options, target);
-    let report =
-        pipeline::run(&Sources::window(source, window), target, &options, zeros(target, &options), task)?;
+    let zeros = zeros(target, &options);
+    let sources = Sources::window(source, window);
+    let report = pipeline::run(&sources, target, &options, zeros, Manner::default(), task)?;
     target.device().flush()?;
     Ok(report)
 }
@@ -253,10 +285,18 @@ fn check(sources: &[&Node], target: &Node, options: &ConvertOptions) -> Result<(
     if options.compress && !can_compress && target.image().as_compressed().is_none() {
         return Err(Error::unsupported(COMPRESSION_REFUSED));
     }
-    if target.device().len() < total {
-        return Err(Error::invalid("output file is smaller than input file"));
+    if sources.iter().rev().skip(1).any(|node| is_endless(node)) {
+        return Err(Error::invalid("a source whose end is not known can't be followed by another one"));
+    }
+    let endless = sources.last().is_some_and(|node| is_endless(node));
+    if !endless && target.device().len() < total {
+        return Err(too_short());
     }
     Ok(())
+}
+
+fn too_short() -> Error {
+    Error::invalid("output file is smaller than input file")
 }
 
 /// How many layers of `top` lie above the image that is `target`'s backing file. Where that is none of them, its

@@ -1,15 +1,17 @@
 //! Makes new images. In two steps, so that everything that can be wrong is known before a file is touched:
 //! [`CreatePlan::new`] checks, [`CreatePlan::run`] does it.
 
+use std::sync::Arc;
+
 use diskimg_chain::NewFile;
 use diskimg_chain::name::resolve_backing;
 use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
-use diskimg_core::driver::{Caps, CreateContext};
+use diskimg_core::driver::{Caps, CreateContext, Creator, WriteOrder};
 use diskimg_core::options::{OptSpec, OptUse, ParsedOptions};
 use diskimg_core::protocol::ProtocolDriver;
 use diskimg_core::size::MAX_IMAGE_SIZE;
 use diskimg_core::{
-    BlockDevice as _, Error, FALLBACK_FORMAT, FALLBACK_PROTOCOL, FormatDriver, Prealloc, Registry, Result,
+    BlockDevice, Error, FALLBACK_FORMAT, FALLBACK_PROTOCOL, FormatDriver, Prealloc, Registry, Result,
     align_up, check_len, errno,
 };
 
@@ -191,6 +193,24 @@ impl CreatePlan {
         self.create().map_err(|error| self.explain(error))
     }
 
+    /// Makes the image in `storage`, which is empty, instead of its file. Further files that it refers to are made as ever.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_in(&self, storage: Arc<dyn BlockDevice>) -> Result<()> {
+        let creator = self.maker.format.creator.ok_or_else(|| self.maker.not_creatable())?;
+        (creator.validate)(&self.options)?;
+        self.check_backing_format()?;
+        self.fill(creator, storage).map_err(|error| self.explain(error))
+    }
+
+    /// In which order the file of the image can be written.
+    #[must_use]
+    pub fn write_order(&self) -> WriteOrder {
+        let creator = self.maker.format.creator.filter(|_| self.maker.protocol.is_none());
+        creator.map_or(WriteOrder::Any, |creator| (creator.order)(&self.options))
+    }
+
     /// Removes the file that [`run`](Self::run) made, if it is one: for an image that will not be finished.
     pub fn remove(&self) {
         self.file.remove();
@@ -201,7 +221,7 @@ impl CreatePlan {
         (creator.validate)(&self.options)?;
         self.check_backing_format()?;
         self.file.create(self.protocol_size(), self.protocol_prealloc()?, &self.options)?;
-        let finished = self.fill(creator);
+        let finished = self.file.open().and_then(|storage| self.fill(creator, storage));
         if finished.is_err() && self.maker.format.name != FALLBACK_FORMAT {
             self.file.remove();
         }
@@ -235,8 +255,7 @@ impl CreatePlan {
         }
     }
 
-    fn fill(&self, creator: diskimg_core::driver::Creator) -> Result<()> {
-        let storage = self.file.open()?;
+    fn fill(&self, creator: Creator, storage: Arc<dyn BlockDevice>) -> Result<()> {
         let opener = self.file.opener();
         (creator.create)(&CreateContext {
             storage,

@@ -5,18 +5,21 @@ use std::num::NonZero;
 
 use diskimg::chain::{Context, Node, OpenOptions};
 use diskimg::core::BlockDevice as _;
-use diskimg::core::driver::{Caps, Notices};
+use diskimg::core::driver::{Caps, Notices, WriteOrder};
 use diskimg::core::protocol::CacheMode;
 use diskimg::engine::bitmap::{can_hold_bitmaps, check_bitmaps_consistent, copy_bitmaps};
-use diskimg::engine::convert::new_image_is_zero;
+use diskimg::engine::convert::{
+    FIRST_LEN, Outflow, convert_to_stream, follows_source, is_endless, new_image_is_zero,
+};
 use diskimg::engine::{ConvertOptions, ConvertReport, CreatePlan, CreateRequest, SnapshotName, convert};
+use diskimg::file::is_pipe;
 
 use crate::command::{Command, Key, Value, flag, value};
 use crate::interrupt::Interrupts;
 use crate::progress::ProgressBar;
 use crate::snapshot;
 use crate::source::{Source, context};
-use crate::streams::{Spool, is_stream};
+use crate::streams::{Spool, open_output, open_pipes, spool_pipes};
 use crate::ui::{Exit, Ui};
 use crate::values;
 use crate::{objects, option_help};
@@ -115,6 +118,8 @@ struct Args {
     bitmaps: bool,
     skip_broken_bitmaps: bool,
     digest: bool,
+    /// Where warnings of the conversion go.
+    notices: Notices,
 }
 
 /// What is written.
@@ -248,80 +253,149 @@ fn parse_parallel(ui: &Ui, value: Value) -> Result<u64, Exit> {
     values::number(ui, what, 1..=MAX_PARALLEL, &value.text(ui)?)
 }
 
-/// Standard input and output in place of files.
-#[derive(Debug, Default)]
-struct Streams {
-    inputs: Vec<Spool>,
-    output: Option<Spool>,
+/// Where the image goes.
+enum Way {
+    /// Into its file, made by this plan if it does not exist.
+    File(Option<CreatePlan>),
+    /// Into a pipe, as it comes.
+    Pipe(CreatePlan, Outflow),
+    /// Into a pipe, once it is whole.
+    Spooled(CreatePlan, Spool),
 }
 
 impl Args {
-    /// Puts files in the place of streams. What goes to standard output has it to itself.
-    fn take_streams(&mut self, ui: &Ui) -> Result<Streams, Exit> {
-        let mut streams = Streams::default();
-        for source in self.sources.iter_mut().filter(|source| is_stream(&source.filename)) {
-            let spool = Spool::of_input(ui)?;
-            source.filename = spool.name();
-            streams.inputs.push(spool);
+    /// The name of the pipe that the image goes to, if it does.
+    fn pipe(&self) -> Option<String> {
+        let target = &self.target;
+        (!target.exists && !target.image_opts && is_pipe(&target.filename)).then(|| target.filename.clone())
+    }
+
+    /// Opens the sources and checks the target. Pipes that can't be read as they come, now that it is known what for, are
+    /// copied to files first.
+    fn choose_way(&mut self, ui: &Ui, context: &Context) -> Result<(Vec<Node>, Way), Exit> {
+        let mut sources = self.open_sources(ui)?;
+        if self.target.exists {
+            return Ok((sources, Way::File(None)));
         }
-        if !self.target.exists && is_stream(&self.target.filename) {
-            let spool = Spool::for_output(ui, self.target.format.as_deref().unwrap_or_default())?;
-            self.target.filename = spool.name();
-            self.quiet = true;
-            streams.output = Some(spool);
+        let to_pipe = self.pipe().is_some();
+        let mut plan = self.plan(ui, context, &sources)?;
+        if self.wants_copies(&plan, &sources) && spool_pipes(ui)? {
+            sources = self.open_sources(ui)?;
+            plan = self.plan(ui, context, &sources)?;
         }
-        Ok(streams)
+        if !to_pipe {
+            return Ok((sources, Way::File(Some(plan))));
+        }
+        if let Some(outflow) = self.outflow(&plan, &sources) {
+            self.check_bitmaps(ui, &sources)?;
+            return Ok((sources, Way::Pipe(plan, outflow)));
+        }
+        let spool = Spool::for_output(ui, self.target.format.as_deref().unwrap_or_default())?;
+        self.target.filename = spool.name();
+        let plan = self.plan(ui, context, &sources)?;
+        Ok((sources, Way::Spooled(plan, spool)))
+    }
+
+    fn outflow(&self, plan: &CreatePlan, sources: &[Node]) -> Option<Outflow> {
+        let sources: Vec<&Node> = sources.iter().collect();
+        // Bitmaps are added in the end.
+        Outflow::of(plan, &sources, &self.options(None)).filter(|_| !self.bitmaps)
+    }
+
+    /// True if the sources have to be files.
+    fn wants_copies(&self, plan: &CreatePlan, sources: &[Node]) -> bool {
+        let ordered = plan.write_order() != WriteOrder::Any && !self.compress && !self.bitmaps;
+        if self.pipe().is_some() && ordered {
+            return self.outflow(plan, sources).is_none();
+        }
+        sources.iter().any(is_endless) && !follows_source(plan)
     }
 }
 
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let mut args = Args::parse(ui, args)?;
-    let streams = args.take_streams(ui)?;
-    let context = context(ui);
     if args.wants_help() {
         let format = args.target.format.as_deref().unwrap_or_default();
         let filename = Some(args.target.filename.as_str()).filter(|name| !name.is_empty());
-        let page = option_help::page(&context, format, filename);
+        let page = option_help::page(&context(ui), format, filename);
         ui.print(&page.map_err(|error| ui.library_error(&error))?);
         return Ok(());
     }
+    let pipe = args.pipe();
+    if pipe.as_deref() == Some("-") {
+        ui.take_output();
+    }
+    let interrupts = Interrupts::default();
+    open_pipes(ui, &context(ui), &mut args.sources, &interrupts.token())?;
+    let context = context(ui);
+    args.notices = if args.quiet { Notices::default() } else { context.notices.clone() };
     let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
     progress.start();
-    let sources = args.open_sources(ui)?;
-    let target = args.open_target(ui, &context, &sources)?;
-    let options = args.options(&context, &target);
-    let sources: Vec<&Node> = sources.iter().collect();
-    let interrupts = Interrupts::listen();
-    let converted = convert(&sources, &target.node, &options, &interrupts.task(&progress));
-    let report = match converted {
-        Ok(report) => report,
-        Err(error) => {
-            if let Some(plan) = target.made.filter(|_| interrupts.stopped(&error)) {
-                plan.remove();
-            }
-            return Err(interrupts.report(ui, &error));
+    let (sources, way) = args.choose_way(ui, &context)?;
+    let report = match way {
+        Way::Pipe(plan, outflow) => {
+            let nodes: Vec<&Node> = sources.iter().collect();
+            let out = open_output(ui, &args.target.filename)?;
+            let over_backing = plan.options().get_str("backing_file").is_some();
+            let options = ConvertOptions { over_backing, ..args.options(None) };
+            interrupts.start();
+            let task = interrupts.task(&progress);
+            convert_to_stream(&nodes, &plan, outflow, &options, out, &task)
+                .map_err(|error| interrupts.report(ui, &error))?
+        }
+        Way::File(plan) => args.convert_to_file(ui, &context, &sources, plan, (&interrupts, &progress))?,
+        Way::Spooled(plan, spool) => {
+            let report =
+                args.convert_to_file(ui, &context, &sources, Some(plan), (&interrupts, &progress))?;
+            spool.send(ui, open_output(ui, pipe.as_deref().unwrap_or("-"))?)?;
+            report
         }
     };
     progress.finish();
-    if let ([source], true) = (sources.as_slice(), args.bitmaps) {
-        copy_bitmaps(source, &target.node, &context.notices).map_err(|error| ui.library_error(&error))?;
-    }
-    drop(target);
     drop(progress);
-    finish(ui, &report, &streams)
+    tell_digest(ui, &report);
+    Ok(())
 }
 
-/// Sends what goes to standard output, and tells the digest (on standard error where standard output is taken).
-fn finish(ui: &Ui, report: &ConvertReport, streams: &Streams) -> Result<(), Exit> {
-    if let Some(output) = &streams.output {
-        output.send(ui)?;
+impl Args {
+    fn convert_to_file(
+        &self,
+        ui: &Ui,
+        context: &Context,
+        sources: &[Node],
+        plan: Option<CreatePlan>,
+        (interrupts, progress): (&Interrupts, &ProgressBar),
+    ) -> Result<ConvertReport, Exit> {
+        let target = self.open_target(ui, plan, sources)?;
+        let options = self.options(Some(&target));
+        let nodes: Vec<&Node> = sources.iter().collect();
+        interrupts.start();
+        let converted = convert(&nodes, &target.node, &options, &interrupts.task(progress));
+        let report = match converted {
+            Ok(report) => report,
+            Err(error) => {
+                // What came through a pipe can't be converted once more.
+                let unfinished = interrupts.stopped(&error) || ui.with_pipes(|pipes| !pipes.is_empty());
+                if let Some(plan) = target.made.filter(|_| unfinished) {
+                    plan.remove();
+                }
+                return Err(interrupts.report(ui, &error));
+            }
+        };
+        progress.finish();
+        if let ([source], true) = (nodes.as_slice(), self.bitmaps) {
+            copy_bitmaps(source, &target.node, &context.notices).map_err(|error| ui.library_error(&error))?;
+        }
+        Ok(report)
     }
-    if let Some(digest) = report.digest {
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let line = format!("sha256: {hex}\n");
-        if streams.output.is_some() { ui.complain(line.as_bytes()) } else { ui.print(&line) }
-    }
-    Ok(())
+}
+
+/// Tells the digest, on standard error where standard output is taken.
+fn tell_digest(ui: &Ui, report: &ConvertReport) {
+    let Some(digest) = report.digest else { return };
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let line = format!("sha256: {hex}\n");
+    if ui.is_output_taken() { ui.complain(line.as_bytes()) } else { ui.print(&line) }
 }
 
 /// Percent between two prints of progress.
@@ -355,8 +429,7 @@ impl Args {
         Ok(nodes)
     }
 
-    fn open_target(&self, ui: &Ui, context: &Context, sources: &[Node]) -> Result<OpenTarget, Exit> {
-        let plan = if self.target.exists { None } else { Some(self.plan(ui, context, sources)?) };
+    fn open_target(&self, ui: &Ui, plan: Option<CreatePlan>, sources: &[Node]) -> Result<OpenTarget, Exit> {
         let has_backing = match &plan {
             Some(plan) => plan.options().get_str("backing_file").is_some(),
             None => self.target.backing.is_some(),
@@ -385,7 +458,7 @@ impl Args {
         let request = CreateRequest {
             filename: &self.target.filename,
             format: self.target.format.as_deref().unwrap_or_default(),
-            size: Some(sources.iter().map(|node| node.device().len()).fold(0, u64::saturating_add)),
+            size: Some(sources.iter().map(planned_len).fold(0, u64::saturating_add)),
             options: self.target.options.as_deref().unwrap_or_default(),
             backing: self.target.backing.as_deref(),
             backing_format: self.target.backing_format.as_deref(),
@@ -450,24 +523,32 @@ impl Args {
         Ok(())
     }
 
-    fn options(&self, context: &Context, target: &OpenTarget) -> ConvertOptions {
+    /// `target`: the image in its file, if it goes there.
+    fn options(&self, target: Option<&OpenTarget>) -> ConvertOptions {
         let defaults = ConvertOptions::default();
         let is_new = !self.target.exists;
         let workers = self.parallel.and_then(|count| usize::try_from(count).ok());
         ConvertOptions {
             compress: self.compress,
             sparse_size: self.sparse_size.unwrap_or(defaults.sparse_size),
-            target_is_zero: self.target.is_zero || (is_new && new_image_is_zero(&target.node)),
-            over_backing: target.has_backing,
+            target_is_zero: self.target.is_zero
+                || target.is_some_and(|target| is_new && new_image_is_zero(&target.node)),
+            over_backing: target.is_some_and(|target| target.has_backing),
             out_of_order: self.out_of_order,
             workers: workers.and_then(NonZero::new),
             copy_range: self.copy_range,
             salvage: self.salvage,
             rate_limit: self.rate.and_then(NonZero::new),
             digest: self.digest,
-            notices: if self.quiet { Notices::default() } else { context.notices.clone() },
+            fit_target: is_new,
+            notices: self.notices.clone(),
         }
     }
+}
+
+/// The length of the disk that `source` needs, as far as that is known.
+fn planned_len(source: &Node) -> u64 {
+    if is_endless(source) { FIRST_LEN } else { source.device().len() }
 }
 
 const ENCRYPTED_AND_COMPRESSED: &str = "Compression and encryption not supported at the same time";

@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use diskimg_chain::Node;
 use diskimg_core::driver::Notices;
 use diskimg_core::{
-    BlockDevice as _, ByteRange, Error, ErrorKind, Result, Task, align_up, errno, strerror, to_usize,
+    BlockDevice as _, ByteRange, Error, ErrorKind, Prealloc, Result, Task, align_up, errno, strerror,
+    to_usize,
 };
 use parking_lot::{Condvar, Mutex};
 
 use super::encode::Encoder;
+use super::manner::{Manner, fit, panicked};
 use super::place::Placer;
 use super::plan::{Planner, Rules, SECTOR, Unit, Unknown};
 use super::rate::Rate;
@@ -83,8 +85,11 @@ struct Pipeline<'a> {
     placer: Placer<'a>,
     target: &'a Node,
     options: &'a ConvertOptions,
+    manner: Manner<'a>,
     task: &'a Task<'a>,
     zeros: Option<ZeroRules>,
+    /// Bytes of data in a unit at most.
+    max_unit: u64,
     look_from: u64,
     /// Zeros that are found are left out rather than written.
     zero_from: u64,
@@ -119,6 +124,7 @@ pub(super) fn run(
     target: &Node,
     options: &ConvertOptions,
     zeros: Zeros,
+    manner: Manner<'_>,
     task: &Task<'_>,
 ) -> Result<ConvertReport> {
     let rules = rules(target, options, zeros);
@@ -136,7 +142,7 @@ pub(super) fn run(
     let leave_out = rules_of_zeros
         .filter(|_| rules.zero_from == 0)
         .map(|zeros| ZeroRules { block: 1 << options.sparse_size.ilog2(), ..zeros });
-    let steps = if task.progress.wants_exact() {
+    let steps = if task.progress.wants_exact() && !sources.in_order() {
         Some(Mutex::new(Steps::count(sources, rules, options.compress, task)?))
     } else {
         None
@@ -145,7 +151,9 @@ pub(super) fn run(
     queue.free.resize_with(count * BUFFERS_PER_WORKER, Work::default);
     let pipeline = Pipeline {
         sources,
-        placer: Placer::new(target, sources, ordered, leave_out),
+        placer: Placer::new(target, sources, ordered, leave_out, manner),
+        manner,
+        max_unit: rules.max_unit,
         target,
         options,
         task,
@@ -165,6 +173,8 @@ pub(super) fn run(
     };
     on_threads(count, |_| pipeline.work());
     pipeline.failure.into_result()?;
+    fit(sources, target, options)?;
+    let total = sources.known_len();
     match pipeline.steps {
         Some(steps) => steps.into_inner().report(total, task),
         None => task.progress.update(total.max(1), total.max(1)),
@@ -218,7 +228,7 @@ struct Alarm<'p, 'a>(&'p Pipeline<'a>);
 impl Drop for Alarm<'_, '_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.failure.record(0, Error::new(ErrorKind::Io, "a thread of the conversion panicked"));
+            self.0.failure.record(0, panicked());
             let _queue = self.0.queue.lock();
             self.0.changed.notify_all();
         }
@@ -271,7 +281,7 @@ impl<'a> Pipeline<'a> {
 
     /// Claims the next unit and makes it ready; its number and how that went.
     fn read(&self, mut work: Work, encoder: &mut Option<Encoder<'a>>) -> (u64, Result<()>) {
-        let claimed = self.plan.lock().next(&mut work.unit, self.task);
+        let claimed = self.claim(&mut work);
         if let Err(error) = claimed {
             return (u64::MAX, Err(error));
         }
@@ -291,6 +301,44 @@ impl<'a> Pipeline<'a> {
         let placed = self.placer.place(&work).and_then(|places| self.placer.fill(&work, places));
         self.finish(work);
         (number, placed)
+    }
+
+    /// Claims the next unit, and reads what has to be read in order.
+    fn claim(&self, work: &mut Work) -> Result<()> {
+        let mut plan = self.plan.lock();
+        if self.sources.is_endless() {
+            self.make_room(&mut plan)?;
+        }
+        plan.next(&mut work.unit, self.task)?;
+        if !self.sources.in_order() || work.unit.pieces.is_empty() {
+            return Ok(());
+        }
+        self.fetch(work)?;
+        work.unit.end_at(self.sources.known_len());
+        if let Some(digest) = self.manner.digest {
+            let mut rest = work.buf.as_slice();
+            for piece in work.unit.pieces.iter().filter(|piece| !piece.zero) {
+                let (bytes, behind) = rest.split_at_checked(to_usize(piece.range.len)).unwrap_or_default();
+                digest.feed(piece.range.start, bytes);
+                rest = behind;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the target longer before it is too short for a source whose end nobody knows.
+    fn make_room(&self, plan: &mut Planner<'_>) -> Result<()> {
+        let len = self.target.device().len();
+        let needed = plan.at().saturating_add(self.max_unit);
+        if len >= needed {
+            return Ok(());
+        }
+        if !self.options.fit_target {
+            plan.end_at(len);
+            return Ok(());
+        }
+        let more = align_up(needed.max(len.saturating_mul(2)), SECTOR).unwrap_or(needed);
+        self.target.device().set_len(more, Prealloc::Off)
     }
 
     /// Places a unit whose turn it is, and writes it when the next one's turn has come.
@@ -325,14 +373,12 @@ impl<'a> Pipeline<'a> {
 
     /// Reads a unit, finds zeros, compresses.
     fn prepare(&self, work: &mut Work, encoder: &mut Option<Encoder<'a>>) -> Result<()> {
-        self.rate.take(work.unit.data_len, self.task)?;
+        if !self.sources.in_order() {
+            self.fetch(work)?;
+        }
         let Work { unit, buf, payloads, segments, compared } = work;
         segments.clear();
         payloads.clear();
-        let needed = if self.options.copy_range { 0 } else { to_usize(unit.data_len) };
-        if buf.len() < needed {
-            buf.resize(needed, 0);
-        }
         let mut at = 0;
         for piece in &unit.pieces {
             let range = piece.range;
@@ -341,14 +387,33 @@ impl<'a> Pipeline<'a> {
             } else if self.options.copy_range {
                 segments.push(Segment { range, content: Content::OnHost });
             } else {
-                let bytes = buf.get_mut(at..at + to_usize(range.len)).unwrap_or_default();
-                self.read_bytes(range, bytes)?;
+                let bytes = buf.get(at..at + to_usize(range.len)).unwrap_or_default();
                 self.differing(range, bytes, compared, |run, from| {
                     let part = bytes.get(from..from + to_usize(run.len)).unwrap_or_default();
                     self.cut(run, part, at + from, payloads, segments, encoder)
                 })?;
                 at += to_usize(range.len);
             }
+        }
+        Ok(())
+    }
+
+    /// Reads the data of a unit: its pieces, one behind the other.
+    fn fetch(&self, work: &mut Work) -> Result<()> {
+        let Work { unit, buf, .. } = work;
+        self.rate.take(unit.data_len, self.task)?;
+        if self.options.copy_range {
+            return Ok(());
+        }
+        let needed = to_usize(unit.data_len);
+        if buf.len() < needed {
+            buf.resize(needed, 0);
+        }
+        let mut at = 0;
+        for piece in unit.pieces.iter().filter(|piece| !piece.zero) {
+            let len = to_usize(piece.range.len);
+            self.read_bytes(piece.range, buf.get_mut(at..at + len).unwrap_or_default())?;
+            at += len;
         }
         Ok(())
     }
@@ -386,6 +451,8 @@ impl<'a> Pipeline<'a> {
     fn read_bytes(&self, range: ByteRange, bytes: &mut [u8]) -> Result<()> {
         match self.sources.read_at(range.start, bytes) {
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            // It can't be tried once more.
+            Err(error) if self.sources.in_order() => Err(input_failed(range, error)),
             Err(_) if self.options.salvage => {
                 self.read_in_parts(range, bytes, &mut |part, _| {
                     self.unreadable.lock().push(part);
@@ -478,7 +545,7 @@ impl<'a> Pipeline<'a> {
             let clusters = self.target.image().as_compressed();
             // A payload that is taken over brings up to a sector of what follows it: too much for single clusters
             // that are added to an image.
-            let pass_on = !self.options.salvage && self.sources.is_whole();
+            let pass_on = !self.options.salvage && self.sources.is_whole() && !self.sources.in_order();
             *encoder = clusters.map(|clusters| Encoder::new(clusters, pass_on)).transpose()?;
         }
         let Some(encoder) = encoder else { return Ok(()) };
@@ -486,6 +553,11 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-fn read_failed(range: ByteRange, cause: Error) -> Error {
+pub(super) fn read_failed(range: ByteRange, cause: Error) -> Error {
     failed(format!("error while reading at byte {}", range.start), cause)
+}
+
+/// The same for what comes through a pipe, with all that is known of the cause.
+pub(super) fn input_failed(range: ByteRange, cause: Error) -> Error {
+    cause.context(format!("error while reading at byte {}", range.start))
 }

@@ -6,6 +6,7 @@ use diskimg_core::{
     to_usize,
 };
 
+use super::manner::{Manner, unplanned};
 use super::pipeline::{Content, Segment, Work};
 use super::source::Sources;
 use super::zero_detect::{ZeroRules, split};
@@ -26,6 +27,7 @@ pub(super) struct Placer<'a> {
     pub(super) ordered: bool,
     /// Zeros that need not be written where the target has a place already.
     leave_out: Option<ZeroRules>,
+    manner: Manner<'a>,
 }
 
 /// A unit's segments with the places they got.
@@ -37,10 +39,11 @@ impl<'a> Placer<'a> {
         sources: &'a Sources<'a>,
         ordered: bool,
         leave_out: Option<ZeroRules>,
+        manner: Manner<'a>,
     ) -> Self {
         let compressed = target.image().as_compressed();
         let layer = sources.target_holds_zeros(target).then(|| &**target.image());
-        Self { device: target.device(), layer, compressed, sources, ordered, leave_out }
+        Self { device: target.device(), layer, compressed, sources, ordered, leave_out, manner }
     }
 
     /// Finds places for all segments of `work`, and zeroes what is to be zeroed.
@@ -50,6 +53,9 @@ impl<'a> Placer<'a> {
             let placed = self.place_segment(segment).map_err(|error| at_byte(segment.range, error))?;
             match placed {
                 Placed::Done => {}
+                Placed::Reserved(place) if let Some(sketch) = self.manner.sketch => sketch.note(place)?,
+                Placed::Nowhere if self.manner.sketch.is_some() => return Err(unplanned()),
+                Placed::Reserved(place) if self.manner.at_once => self.write(work, segment, Some(place))?,
                 Placed::Reserved(reservation) => places.push((index, Some(reservation))),
                 Placed::Nowhere if self.ordered => self.write(work, segment, None)?,
                 Placed::Nowhere => places.push((index, None)),

@@ -36,6 +36,18 @@ pub(super) struct Unit {
     pub(super) span: u64,
 }
 
+impl Unit {
+    /// Leaves out what lies behind byte `end`.
+    pub(super) fn end_at(&mut self, end: u64) {
+        for piece in &mut self.pieces {
+            let rest = ByteRange::from_bounds(piece.range.start, piece.range.end().min(end));
+            self.data_len -= if piece.zero { 0 } else { piece.range.len - rest.len };
+            piece.range.len = rest.len;
+        }
+        self.pieces.retain(|piece| piece.range.len > 0);
+    }
+}
+
 /// What a plan goes by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
@@ -111,6 +123,16 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Where the next unit starts, in bytes.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Nothing from byte `end` on is copied.
+    pub(super) fn end_at(&mut self, end: u64) {
+        self.end = self.end.min(end);
+    }
+
     /// What could not be told, ascending; only with `salvage`.
     pub(super) fn into_unknown(self) -> Vec<Unknown> {
         self.unknown
@@ -121,6 +143,7 @@ impl<'a> Planner<'a> {
         unit.pieces.clear();
         unit.data_len = 0;
         let start = self.at;
+        self.end_at(self.sources.known_len());
         while self.at < self.end && unit.pieces.len() < MAX_PIECES {
             task.check()?;
             let room = self.rules.max_unit - unit.data_len;
@@ -139,7 +162,7 @@ impl<'a> Planner<'a> {
                 _ => unit.pieces.push(piece),
             }
         }
-        unit.span = self.at - start;
+        unit.span = self.at.saturating_sub(start);
         if !unit.pieces.is_empty() {
             unit.number = self.next_number;
             self.next_number += 1;

@@ -1,7 +1,19 @@
 //! The disks that are copied, one behind the other, as one; and which part of them is to be copied.
 
+use std::sync::Arc;
+
 use diskimg_chain::{Node, Status};
-use diskimg_core::{BlockDevice as _, ByteRange, CompressedClusters, ExtentFlags, HostRef, Result, to_usize};
+use diskimg_core::{
+    BlockDevice, ByteRange, CompressedClusters, ENDLESS, ExtentFlags, HostRef, Result, align_up, to_usize,
+};
+
+use super::plan::SECTOR;
+
+/// How far is looked ahead in what is read from front to end, in bytes.
+const LOOK_AHEAD: u64 = 1 << 20;
+
+/// Bytes of a disk from which on nobody knows where it ends.
+const NO_END: u64 = ENDLESS / 2;
 
 /// Which part of a disk is copied.
 #[derive(Clone, Copy, Debug)]
@@ -29,13 +41,55 @@ pub(super) enum Class {
 }
 
 /// A disk, or a part of one, at its place among the others.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Part<'a> {
     /// Where its bytes come.
     range: ByteRange,
     node: &'a Node,
     /// The byte of the disk that comes first.
     origin: u64,
+    /// What it is read from, if that is read from front to end.
+    pipe: Option<Pipe>,
+}
+
+/// What is read from front to end.
+#[derive(Clone, Debug)]
+struct Pipe {
+    device: Arc<dyn BlockDevice>,
+    /// Where the disk starts in it, if the disk is what it holds, up to an end that nobody knows.
+    endless_from: Option<u64>,
+}
+
+impl Pipe {
+    /// The pipe that holds `node`.
+    fn of(node: &Node) -> Option<Self> {
+        let device = node.image().children().into_iter().next()?.device;
+        device.as_forward()?;
+        let first = ByteRange::new(0, SECTOR);
+        let start = || node.image().extent_at(first).ok()?.host.map(|host| host.offset);
+        let endless_from = if node.device().len() >= NO_END { start() } else { None };
+        Some(Self { device, endless_from })
+    }
+
+    /// The length of the disk, if it was seen to end.
+    fn end(&self) -> Option<u64> {
+        let end = self.device.as_forward()?.seen_end()?;
+        align_up(end.saturating_sub(self.endless_from?), SECTOR)
+    }
+
+    /// Reads the disk from byte `offset` on. Behind its end there are zeros.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>> {
+        let (pipe, start) = (self.device.as_forward()?, self.endless_from?);
+        Some(pipe.read_some(offset.saturating_add(start), buf).map(|there| {
+            buf.get_mut(there..).unwrap_or_default().fill(0);
+        }))
+    }
+}
+
+/// True if `node` is read from front to end and nobody knows how long it is: its length says nothing.
+#[must_use]
+pub fn is_endless(node: &Node) -> bool {
+    Pipe::of(node).is_some_and(|pipe| pipe.endless_from.is_some())
 }
 
 impl Part<'_> {
@@ -63,7 +117,7 @@ impl<'a> Sources<'a> {
         for node in nodes {
             let range = ByteRange::new(start, node.device().len());
             start = range.end();
-            parts.push(Part { range, node, origin: 0 });
+            parts.push(Part { range, node, origin: 0, pipe: Pipe::of(node) });
         }
         let base = match scope {
             Scope::Above(depth) | Scope::Between(Some(depth)) => {
@@ -81,13 +135,34 @@ impl<'a> Sources<'a> {
     /// The bytes `window` of one disk.
     pub(super) fn window(node: &'a Node, window: ByteRange) -> Self {
         let range = ByteRange::new(0, window.len);
-        let parts = vec![Part { range, node, origin: window.start }];
+        let parts = vec![Part { range, node, origin: window.start, pipe: None }];
         Self { parts, scope: Scope::All, base_len: 0, shared: 0 }
     }
 
     /// Bytes of all sources.
     pub(super) fn len(&self) -> u64 {
         self.parts.last().map_or(0, |part| part.range.end())
+    }
+
+    /// True if a source is read from front to end: by one thread at a time, in guest order.
+    pub(super) fn in_order(&self) -> bool {
+        self.parts.iter().any(|part| part.pipe.is_some())
+    }
+
+    /// True if nobody knew how long the last source is.
+    pub(super) fn is_endless(&self) -> bool {
+        self.last_pipe().is_some_and(|(_, pipe)| pipe.endless_from.is_some())
+    }
+
+    fn last_pipe(&self) -> Option<(u64, &Pipe)> {
+        let part = self.parts.last()?;
+        Some((part.range.start, part.pipe.as_ref()?))
+    }
+
+    /// Bytes of all sources, as far as that is known by now.
+    pub(super) fn known_len(&self) -> u64 {
+        let end = self.last_pipe().and_then(|(start, pipe)| start.checked_add(pipe.end()?));
+        end.unwrap_or(self.len()).min(self.len())
     }
 
     /// The source that has byte `at`.
@@ -107,6 +182,8 @@ impl<'a> Sources<'a> {
 
     /// What has to be done for the start of `range` (not empty), and for how many bytes.
     pub(super) fn classify(&self, range: ByteRange) -> Result<(Class, u64)> {
+        let range =
+            if self.in_order() { ByteRange::new(range.start, range.len.min(LOOK_AHEAD)) } else { range };
         let Some((_, status)) = self.status(range)? else { return Ok((Class::Zero, range.len)) };
         let len = status.len.min(range.len);
         let in_top = status.depth == 0 && status.flags.contains(ExtentFlags::PRESENT);
@@ -234,7 +311,10 @@ impl<'a> Sources<'a> {
             };
             let room = to_usize(part.range.end() - at).min(rest.len());
             let (now, later) = rest.split_at_mut(room);
-            part.node.device().read_at(part.own(at), now)?;
+            match part.pipe.as_ref().and_then(|pipe| pipe.read_at(part.own(at), now)) {
+                Some(read) => read?,
+                None => part.node.device().read_at(part.own(at), now)?,
+            }
             at += diskimg_core::len_u64(now);
             rest = later;
         }

@@ -18,7 +18,7 @@ mod limits;
 mod open;
 mod options;
 
-use diskimg_core::driver::{Caps, Creator, ProbeInput, Score};
+use diskimg_core::driver::{Caps, Creator, ProbeInput, Score, WriteOrder};
 use diskimg_core::{Error, FormatDriver};
 use diskimg_crypto::luks::is_luks;
 
@@ -38,7 +38,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     strong_options: &[options::KEY_SECRET],
     probe,
     open: open::open,
-    creator: Some(Creator { validate: create::validate, create: create::create }),
+    creator: Some(Creator { validate: create::validate, create: create::create, order: |_| WriteOrder::Any }),
     measure: Some(create::measure),
 };
 

@@ -22,7 +22,7 @@ mod map;
 mod open;
 
 use diskimg_core::FormatDriver;
-use diskimg_core::driver::{Caps, Creator, ProbeInput, Score};
+use diskimg_core::driver::{Caps, Creator, ProbeInput, Score, WriteOrder};
 
 use crate::header::Header;
 
@@ -35,7 +35,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     strong_options: &["encrypt.key-secret"],
     probe,
     open: open::open,
-    creator: Some(Creator { validate: create::validate, create: create::create }),
+    creator: Some(Creator { validate: create::validate, create: create::create, order: |_| WriteOrder::Any }),
     measure: None,
 };
 

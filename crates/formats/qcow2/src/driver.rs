@@ -24,12 +24,17 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Caps::BITMAPS)
         .union(Caps::PREALLOCATE)
         .union(Caps::AMEND)
-        .union(Caps::SNAPSHOTS),
+        .union(Caps::SNAPSHOTS)
+        .union(Caps::FORWARD),
     options: &options::OPTIONS,
     strong_options: &["encrypt.key-secret"],
     probe,
     open: open::open,
-    creator: Some(Creator { validate: create::validate, create: create::create }),
+    creator: Some(Creator {
+        validate: create::validate,
+        create: create::create,
+        order: options::write_order,
+    }),
     measure: Some(measure::measure),
 };
 

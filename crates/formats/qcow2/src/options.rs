@@ -1,5 +1,6 @@
 //! Create and amend options: the table, and what a set of them means.
 
+use diskimg_core::driver::WriteOrder;
 use diskimg_core::options::OptKind::{Bool, Number, Size, Str};
 use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
 use diskimg_core::{Error, Prealloc, Result, errno};
@@ -291,4 +292,15 @@ fn parse_encryption(options: &ParsedOptions) -> Result<u32> {
     };
     crypt::check_options(method, options)?;
     Ok(method)
+}
+/// In which order an image can be written: the places of its clusters follow from which of them there are, as long as these
+/// are stored whole and as they are.
+pub(crate) fn write_order(options: &ParsedOptions) -> WriteOrder {
+    let given = |name: &str| options.get_str(name).is_some();
+    let changed = given("encrypt.format") || options.get_bool("encryption");
+    let allocated = options.get_str("preallocation").is_some_and(|mode| mode != "off");
+    match changed || allocated || given("data_file") || options.get_bool("extended_l2") {
+        true => WriteOrder::Any,
+        false => WriteOrder::Planned,
+    }
 }

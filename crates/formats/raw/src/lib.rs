@@ -9,7 +9,7 @@ mod image;
 mod open;
 
 use diskimg_core::FormatDriver;
-use diskimg_core::driver::{Caps, Creator};
+use diskimg_core::driver::{Caps, Creator, WriteOrder};
 
 pub use image::RawImage;
 
@@ -17,13 +17,17 @@ pub use image::RawImage;
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "raw",
     extensions: &["raw", "img", "iso"],
-    caps: Caps::WRITE.union(Caps::CREATE).union(Caps::RESIZE).union(Caps::PREALLOCATE),
+    caps: Caps::WRITE.union(Caps::CREATE).union(Caps::RESIZE).union(Caps::PREALLOCATE).union(Caps::FORWARD),
     options: create::OPTIONS,
     strong_options: &["offset", "size"],
     // Every content can be raw.
     probe: |_| 1,
     open: open::open,
-    creator: Some(Creator { validate: create::validate, create: create::create }),
+    creator: Some(Creator {
+        validate: create::validate,
+        create: create::create,
+        order: |_| WriteOrder::Plain,
+    }),
     measure: Some(create::measure),
 };
 

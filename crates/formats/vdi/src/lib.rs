@@ -20,7 +20,7 @@ mod map;
 mod open;
 
 use diskimg_core::FormatDriver;
-use diskimg_core::driver::{Caps, Creator, ProbeInput, Score};
+use diskimg_core::driver::{Caps, Creator, ProbeInput, Score, WriteOrder};
 
 use crate::header::{HEADER_LEN, Header};
 
@@ -33,7 +33,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     strong_options: &["parent"],
     probe,
     open: open::open,
-    creator: Some(Creator { validate: create::validate, create: create::create }),
+    creator: Some(Creator { validate: create::validate, create: create::create, order: |_| WriteOrder::Any }),
     measure: None,
 };
 

@@ -25,7 +25,7 @@ mod open;
 mod parent;
 
 use diskimg_core::FormatDriver;
-use diskimg_core::driver::{Caps, Creator, ProbeInput, Score};
+use diskimg_core::driver::{Caps, Creator, ProbeInput, Score, WriteOrder};
 
 /// The VHD format.
 pub static DRIVER: FormatDriver = FormatDriver {
@@ -36,7 +36,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     strong_options: &[open::FORCE_SIZE_CALC],
     probe,
     open: open::open,
-    creator: Some(Creator { validate: create::validate, create: create::create }),
+    creator: Some(Creator { validate: create::validate, create: create::create, order: |_| WriteOrder::Any }),
     measure: None,
 };
 

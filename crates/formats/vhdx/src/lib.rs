@@ -29,7 +29,7 @@ mod replay;
 mod space;
 
 use diskimg_core::FormatDriver;
-use diskimg_core::driver::{Caps, Creator, ProbeInput, Score};
+use diskimg_core::driver::{Caps, Creator, ProbeInput, Score, WriteOrder};
 
 use crate::header::SIGNATURE;
 
@@ -47,7 +47,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     strong_options: &[],
     probe,
     open: open::open,
-    creator: Some(Creator { validate: create::validate, create: create::create }),
+    creator: Some(Creator { validate: create::validate, create: create::create, order: |_| WriteOrder::Any }),
     measure: None,
 };
 

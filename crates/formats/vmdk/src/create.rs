@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diskimg_core::driver::CreateContext;
+use diskimg_core::driver::{CreateContext, WriteOrder};
 use diskimg_core::opener::{Mode, ReferenceKind};
 use diskimg_core::options::{ParsedOptions, RuntimeOptions};
 use diskimg_core::{BlockDevice, Error, Prealloc, Result, len_u64, read_zero_padded, to_usize};
@@ -34,6 +34,16 @@ const CID_DIGITS: usize = 8;
 /// Checks options against each other.
 pub(crate) fn validate(options: &ParsedOptions) -> Result<()> {
     NewImage::from_options(options).map(|_| ())
+}
+
+/// In which order an image can be written: a stream has its tables behind its grains.
+pub(crate) fn write_order(options: &ParsedOptions) -> WriteOrder {
+    match NewImage::from_options(options) {
+        Ok(new) if new.subformat == Subformat::StreamOptimized => {
+            WriteOrder::Appended { front: GRAIN * SECTOR }
+        }
+        _ => WriteOrder::Any,
+    }
 }
 
 /// Makes an image.

@@ -20,7 +20,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     strong_options: &[],
     probe,
     open: open::open,
-    creator: Some(Creator { validate: create::validate, create: create::create }),
+    creator: Some(Creator { validate: create::validate, create: create::create, order: create::write_order }),
     measure: None,
 };
 

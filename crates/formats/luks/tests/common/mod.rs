@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use diskimg_core::driver::{CreateContext, Creator, Notices, OpenContext, OpenMode};
+use diskimg_core::driver::{CreateContext, Creator, Notices, OpenContext, OpenMode, WriteOrder};
 use diskimg_core::options::{RuntimeOptions, RuntimeValue};
 use diskimg_core::{
     BlockDevice, ByteRange, Child, Description, Device, Error, Extent, FormatDriver, Image, ImageInfo,
@@ -23,7 +23,11 @@ pub(crate) static FILLED: FormatDriver = FormatDriver {
     strong_options: DRIVER.strong_options,
     probe: |input| (DRIVER.probe)(input),
     open,
-    creator: Some(Creator { validate: |options| (DRIVER.creator.unwrap().validate)(options), create }),
+    creator: Some(Creator {
+        validate: |options| (DRIVER.creator.unwrap().validate)(options),
+        create,
+        order: |_| WriteOrder::Any,
+    }),
     measure: None,
 };
 
