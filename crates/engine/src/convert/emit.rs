@@ -16,6 +16,7 @@ use super::digest::{Running, read_sectors};
 use super::layout::{Run, Sparse};
 use super::manner::panicked;
 use super::pipeline::{input_failed, read_failed};
+use super::plan::status_failed;
 use super::rate::Rate;
 use super::source::{Class, Sources};
 use super::{ConvertOptions, UNIT};
@@ -127,10 +128,10 @@ impl Script for Plain<'_> {
             return Ok(None);
         }
         if self.known.is_none() {
-            let (class, len) =
-                self.sources.classify(ByteRange::from_bounds(self.at, end)).map_err(|error| {
-                    failed(format!("error while reading block status at offset {}", self.at), error)
-                })?;
+            let (class, len) = self
+                .sources
+                .classify(ByteRange::from_bounds(self.at, end))
+                .map_err(|error| status_failed(self.sources, self.at, error))?;
             let origin = if class == Class::Data { Origin::Guest(self.at) } else { Origin::Zeros };
             self.known = Some(Part { len: len.max(1), origin });
         }

@@ -4,7 +4,7 @@
 //! write unit (or at the end of the disk); a unit's pieces of data are at most `max_unit` bytes. What needs no
 //! work is in no piece.
 
-use diskimg_core::{ByteRange, ErrorKind, Result, Task, align_down, align_up};
+use diskimg_core::{ByteRange, Error, ErrorKind, Result, Task, align_down, align_up};
 
 use super::source::{Class, Sources};
 use crate::told::failed;
@@ -107,6 +107,12 @@ pub(super) struct Planner<'a> {
     ahead: Option<Run>,
     /// What could not be told, ascending; neighbours are joined.
     unknown: Vec<Unknown>,
+}
+
+/// The error of a place of which nothing could be told: of what comes through a pipe with all that is known of the cause.
+pub(super) fn status_failed(sources: &Sources<'_>, at: u64, cause: Error) -> Error {
+    let what = format!("error while reading block status at offset {at}");
+    if sources.in_order() { cause.context(what) } else { failed(what, cause) }
 }
 
 impl<'a> Planner<'a> {
@@ -229,8 +235,7 @@ impl<'a> Planner<'a> {
                 self.remember(Unknown { range: sector, errno: error.errno() });
                 (Class::Data, sector.len)
             }
-            classified => classified
-                .map_err(|error| failed(format!("error while reading block status at offset {at}"), error))?,
+            classified => classified.map_err(|error| status_failed(self.sources, at, error))?,
         };
         let class = if class == Class::Zero && self.rules.fill { Class::Data } else { class };
         let run = Run { class, start: at, end: at.saturating_add(len.max(1)) };
