@@ -340,8 +340,10 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
             let options = ConvertOptions { over_backing, ..args.options(None) };
             interrupts.start();
             let task = interrupts.task(&progress);
-            convert_to_stream(&nodes, &plan, outflow, &options, out, &task)
-                .map_err(|error| interrupts.report(ui, &error))?
+            let report = convert_to_stream(&nodes, &plan, outflow, &options, out, &task)
+                .map_err(|error| interrupts.report(ui, &error))?;
+            progress.finish();
+            report
         }
         Way::File(plan) => args.convert_to_file(ui, &context, &sources, plan, (&interrupts, &progress))?,
         Way::Spooled(plan, spool) => {
@@ -351,7 +353,6 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
             report
         }
     };
-    progress.finish();
     drop(progress);
     tell_digest(ui, &report);
     Ok(())
