@@ -39,7 +39,11 @@ impl SliceView<'_> {
         };
         let rest = self.bytes.get(to_usize(from * self.entry_size)..).unwrap_or_default();
         let rest = rest.get(..to_usize(most.saturating_mul(self.entry_size))).unwrap_or(rest);
-        if self.entry_size == 8 { going_on::<8>(rest, first, step) } else { going_on::<16>(rest, first, step) }
+        if self.entry_size == 8 {
+            going_on::<8>(rest, first, step)
+        } else {
+            going_on::<16>(rest, first, step)
+        }
     }
 }
 
@@ -212,7 +216,8 @@ mod tests {
     use crate::entry::COPIED;
 
     fn slice(entries: &[(u64, u64)], size: usize) -> Vec<u8> {
-        let both = entries.iter().map(|(descriptor, bitmap)| [descriptor.to_be_bytes(), bitmap.to_be_bytes()]);
+        let both =
+            entries.iter().map(|(descriptor, bitmap)| [descriptor.to_be_bytes(), bitmap.to_be_bytes()]);
         both.flat_map(|both| both.concat()[..size].to_vec()).collect()
     }
 
