@@ -12,7 +12,7 @@ use support::image;
 
 const CLUSTER: u64 = 64 << 10;
 /// Odd, so that all clusters have their turn, and none is near the one before.
-const LEAP: u64 = 1_000_003;
+const LEAP: u32 = 1_000_003;
 
 /// An image in a file with metadata for all of `len` bytes.
 fn mapped(folder: &tempfile::TempDir, len: u64, cluster: u64) -> Node {
@@ -42,7 +42,7 @@ fn lookup(criterion: &mut Criterion) {
         let mut at = 0;
         group.bench_function(name, |bench| {
             bench.iter(|| {
-                at = (at + LEAP * cluster) % len;
+                at = (at + u64::from(LEAP) * cluster) % len;
                 disk.extent_at(ByteRange::new(at, cluster)).unwrap().len
             });
         });
@@ -51,7 +51,7 @@ fn lookup(criterion: &mut Criterion) {
     let mut index = 0;
     group.bench_function("limit: an entry of 32 MiB in memory", |bench| {
         bench.iter(|| {
-            index = (index + LEAP as usize) % table.len();
+            index = (index + usize::try_from(LEAP).unwrap()) % table.len();
             black_box(table[index])
         });
     });
