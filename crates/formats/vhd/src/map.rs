@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use diskimg_core::mapped::{ClusterMap, Cut, EntryTable, Place, Run, Space, TableEntry, TableWrite};
 use diskimg_core::{
-    BackingRef, BlockDevice, Error, FormatDriver, Image, ImageInfo, Result, errno, read_zero_padded, to_usize,
+    BackingRef, BlockDevice, Error, Image, ImageInfo, Result, errno, read_zero_padded, to_usize,
 };
 use parking_lot::RwLock;
 
@@ -258,17 +258,7 @@ impl State {
 }
 
 impl ClusterMap for BlockMap {
-    fn driver(&self) -> &'static FormatDriver {
-        &crate::DRIVER
-    }
-
-    fn storage(&self) -> &Arc<dyn BlockDevice> {
-        &self.storage
-    }
-
-    fn filename(&self) -> &str {
-        &self.filename
-    }
+    diskimg_core::mapped_file!(crate::DRIVER);
 
     fn cluster_size(&self) -> u64 {
         if self.layout.parent.is_some() { SECTOR } else { self.layout.header.block_size }

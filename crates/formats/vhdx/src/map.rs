@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicBool;
 
 use diskimg_core::mapped::{Clearing, ClusterMap, Cut, EntryTable, Place, Run, Space, TableWrite};
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, Check, Device, Error, ErrorKind, ExtentFlags, FormatDriver, Image,
-    ImageInfo, Result, ZeroMode, errno, extend_to,
+    BackingRef, BlockDevice, ByteRange, Check, Device, Error, ErrorKind, ExtentFlags, Image, ImageInfo,
+    Result, ZeroMode, errno, extend_to,
 };
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
@@ -256,17 +256,7 @@ fn no_room() -> Error {
 }
 
 impl ClusterMap for BlockMap {
-    fn driver(&self) -> &'static FormatDriver {
-        &crate::DRIVER
-    }
-
-    fn storage(&self) -> &Arc<dyn BlockDevice> {
-        &self.storage
-    }
-
-    fn filename(&self) -> &str {
-        &self.filename
-    }
+    diskimg_core::mapped_file!(crate::DRIVER);
 
     fn cluster_size(&self) -> u64 {
         self.cluster
