@@ -22,7 +22,7 @@ use super::rate::Rate;
 use super::source::Sources;
 use super::steps::Steps;
 use super::zero_detect::{ZeroRules, split};
-use super::{COMPRESSED_UNIT, ConvertOptions, ConvertReport, UNIT};
+use super::{ConvertOptions, ConvertReport, UNIT};
 use crate::parallel::{Failure, on_threads, workers};
 use crate::told::failed;
 
@@ -211,8 +211,7 @@ fn rules(target: &Node, options: &ConvertOptions, zeros: Zeros) -> Rules {
     {
         write_unit = write_unit.max(clusters.cluster_len());
     }
-    let usual = if options.compress { COMPRESSED_UNIT } else { UNIT };
-    let max_unit = align_up(usual.max(options.sparse_size), write_unit).unwrap_or(write_unit);
+    let max_unit = align_up(UNIT.max(options.sparse_size), write_unit).unwrap_or(write_unit);
     let zero_from = align_up(zeros.known_from, write_unit).unwrap_or(u64::MAX);
     Rules { write_unit, max_unit, zero_from, fill: zeros.fill, salvage: options.salvage }
 }
