@@ -26,8 +26,8 @@ use diskimg_testkit::Rng;
 /// Threads: one, two, odd, many, more than there are units of work for.
 const WORKERS: [usize; 5] = [1, 2, 3, 8, 16];
 
-/// Length of the disk: 23 units of the pipeline, the last of them not whole.
-const LEN: u64 = (11 << 20) + 300 * 1024 + 512;
+/// Length of the disk: 17 units of the pipeline, the last of them not whole.
+const LEN: u64 = (8 << 20) + 300 * 1024 + 512;
 
 /// A format, options of a new image, and what opens it.
 struct Target {
@@ -261,8 +261,8 @@ fn all_alike(targets: &[Target], compress: bool, pick: impl Fn(usize, usize) -> 
 
 #[test]
 fn plain_images_are_the_same_with_any_number_of_threads() {
-    // Two of the sources for each, all four in turn.
-    all_alike(TARGETS, false, |number, index| number % 4 == index || (number + 1) % 4 == index);
+    // All four in turn.
+    all_alike(TARGETS, false, |number, index| number % 4 == index);
 }
 
 #[test]
