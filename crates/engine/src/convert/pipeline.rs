@@ -22,7 +22,7 @@ use super::rate::Rate;
 use super::source::Sources;
 use super::steps::Steps;
 use super::zero_detect::{ZeroRules, split};
-use super::{COMPRESSED_UNIT, COPY_CLUSTERS, COPY_UNIT, ConvertOptions, ConvertReport, UNIT};
+use super::{COPY_CLUSTERS, COPY_UNIT, ConvertOptions, ConvertReport, UNIT};
 use crate::parallel::{Failure, on_threads, workers};
 use crate::told::failed;
 
@@ -211,14 +211,12 @@ fn rules(target: &Node, options: &ConvertOptions, zeros: Zeros) -> Rules {
     {
         write_unit = write_unit.max(clusters.cluster_len());
     }
-    let usual = match options {
-        ConvertOptions { compress: true, .. } => COMPRESSED_UNIT,
-        // Nothing is held of what the host copies but the clusters that it gets.
-        ConvertOptions { copy_range: true, rate_limit: None, .. } => {
-            let places = if write_unit > 1 { write_unit.saturating_mul(COPY_CLUSTERS) } else { u64::MAX };
-            COPY_UNIT.min(places).max(UNIT)
-        }
-        _ => UNIT,
+    // Nothing is held of what the host copies but the clusters that it gets.
+    let usual = if options.copy_range && options.rate_limit.is_none() {
+        let places = if write_unit > 1 { write_unit.saturating_mul(COPY_CLUSTERS) } else { u64::MAX };
+        COPY_UNIT.min(places).max(UNIT)
+    } else {
+        UNIT
     };
     let max_unit = align_up(usual.max(options.sparse_size), write_unit).unwrap_or(write_unit);
     let zero_from = align_up(zeros.known_from, write_unit).unwrap_or(u64::MAX);
