@@ -7,17 +7,35 @@ use crate::entry::REFTABLE_RESERVED;
 
 /// Entry `index` of a slice of refcounts that are `1 << order` bits wide.
 pub(crate) fn read_packed(slice: &[u8], order: u32, index: usize) -> u64 {
-    let wide = |bytes: usize| {
-        let part = slice.get(index * bytes..(index + 1) * bytes).unwrap_or_default();
-        part.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
-    };
-    if order >= 3 {
-        return wide(1 << (order - 3));
+    fn wide<const BYTES: usize>(slice: &[u8], index: usize) -> u64 {
+        let entry = slice.as_chunks::<BYTES>().0.get(index);
+        entry.map_or(0, |entry| entry.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    }
+    match order {
+        3 => return wide::<1>(slice, index),
+        4 => return wide::<2>(slice, index),
+        5 => return wide::<4>(slice, index),
+        6 => return wide::<8>(slice, index),
+        _ => {}
     }
     let per_byte = 8 >> order;
     let byte = slice.get(index / per_byte).copied().unwrap_or(0);
     let shift = (index % per_byte) << order;
     u64::from(byte >> shift) & ((1 << (1 << order)) - 1)
+}
+
+/// How many entries of a slice are not 0: many at once where they are whole bytes.
+pub(super) fn count_used(slice: &[u8], order: u32) -> usize {
+    fn whole<const BYTES: usize>(slice: &[u8]) -> usize {
+        slice.as_chunks::<BYTES>().0.iter().filter(|entry| **entry != [0; BYTES]).count()
+    }
+    match order {
+        3 => whole::<1>(slice),
+        4 => whole::<2>(slice),
+        5 => whole::<4>(slice),
+        6 => whole::<8>(slice),
+        _ => (0..(slice.len() * 8) >> order).filter(|index| read_packed(slice, order, *index) != 0).count(),
+    }
 }
 
 /// Sets entry `index`; bits of `value` beyond the width are dropped.
@@ -209,6 +227,9 @@ mod tests {
                 let wanted = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) & max;
                 assert_eq!(read_packed(&slice, order, index), wanted, "order {order}, index {index}");
             }
+            let used = (0..count).filter(|index| read_packed(&slice, order, *index) != 0).count();
+            assert_eq!(count_used(&slice, order), used);
+            assert!(used < count, "entry 0 is 0");
         }
     }
 
