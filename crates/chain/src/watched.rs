@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use diskimg_core::filter::Opened;
 use diskimg_core::{
-    BlockDevice, ByteRange, Description, Extent, HostRef, Limits, Prealloc, Reservation, Result, ZeroMode,
+    BlockDevice, ByteRange, Description, EachExtent, Extent, HostRef, Limits, Prealloc, Reservation, Result,
+    ZeroMode,
 };
 
 use crate::Stack;
@@ -62,6 +63,10 @@ impl BlockDevice for Watched {
 
     fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {
         self.stack.set_len(len, prealloc)
+    }
+
+    fn each_extent(&self, range: ByteRange, each: &mut EachExtent<'_>) -> Result<()> {
+        self.stack.each_extent(range, each)
     }
 
     fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {

@@ -2,9 +2,9 @@
 
 use diskimg_core::{ByteRange, Extent, ExtentFlags, HostRef, Result};
 
-use crate::entry::{ClusterKind, L2Entry};
+use crate::entry::{ClusterKind, L2Entry, OFFSET_MASK};
 use crate::image::Qcow2;
-use crate::meta::{Miss, SliceView, State, hex};
+use crate::meta::{Miss, SliceView, State, Steady, hex};
 
 /// What a run of guest bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,11 @@ impl Qcow2 {
                 Some(run) if run.kind.continues(run.len, piece.kind) => run.len += piece.len,
                 Some(_) => break,
             }
+            // What ended before its slice did is not continued by the next.
+            let end = rest.start + piece.len;
+            if !end.is_multiple_of(state.l2_slice_coverage()) {
+                break;
+            }
         }
         Ok(found.unwrap_or(Run { len: range.len, kind: RunKind::Absent }))
     }
@@ -94,11 +99,41 @@ impl Qcow2 {
                 Some(_) => break,
             }
             at += len;
-            if geo.is_aligned(at) {
-                index += 1;
+            if !geo.is_aligned(at) {
+                continue;
+            }
+            index += 1;
+            // What follows in the simplest way needs no further look.
+            let most = (range.end() - at) >> geo.cluster_bits;
+            let alike = slice.alike(index, most, self.next_descriptor(entry, piece.kind));
+            if let Some(run) = found.as_mut().filter(|_| alike > 0) {
+                run.len += alike << geo.cluster_bits;
+                at += alike << geo.cluster_bits;
+                index += alike;
             }
         }
         Ok(found.unwrap_or(Run { len: range.len, kind: RunKind::Absent }))
+    }
+
+    /// The descriptor that continues the run after `entry`, of kind `kind`, and by how much it grows from one cluster to the
+    /// next; `None` where a descriptor does not say it all.
+    fn next_descriptor(&self, entry: L2Entry, kind: RunKind) -> Option<Steady> {
+        let geo = &self.meta.geo;
+        if geo.extended_l2 || self.data_file.is_some() {
+            return None;
+        }
+        let first = entry.descriptor;
+        match kind {
+            RunKind::Absent | RunKind::Zero { host: None } => {
+                Some(Steady { next: first, step: 0, most: u64::MAX })
+            }
+            RunKind::Data { .. } | RunKind::Zero { host: Some(_) } => {
+                let step = geo.cluster_size();
+                let most = (OFFSET_MASK - entry.offset()) >> geo.cluster_bits;
+                Some(Steady { next: first.wrapping_add(step), step, most })
+            }
+            RunKind::Reserved { .. } | RunKind::Compressed { .. } => None,
+        }
     }
 
     /// The run from guest byte `at` to where the nature changes in its cluster.

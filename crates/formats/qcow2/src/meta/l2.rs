@@ -8,6 +8,20 @@ use super::alloc::Clusters;
 use super::{Miss, NewEntry, State, Which, hex};
 use crate::entry::{L1Entry, L2Entry};
 
+/// Entries that are compared before a decision.
+const GROUP: usize = 16;
+
+/// How descriptors go on where a run does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Steady {
+    /// The next one.
+    pub next: u64,
+    /// What each has more than the one before it.
+    pub step: u64,
+    /// As far as offsets reach: how many there can be.
+    pub most: u64,
+}
+
 /// Entries of one L2 table slice, to be looked at one after the other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SliceView<'a> {
@@ -23,6 +37,33 @@ impl SliceView<'_> {
     /// Entries in it.
     pub(crate) const fn len(&self) -> u64 {
         self.bytes.len() as u64 / self.entry_size
+    }
+
+    /// How many entries from `index` on, at most `most`, are as `steady` says. For entries of one descriptor alone.
+    pub(crate) fn alike(&self, index: u64, most: u64, steady: Option<Steady>) -> u64 {
+        let Some(Steady { mut next, step, most: sound }) = steady else { return 0 };
+        let from = to_usize(index.saturating_sub(self.first) * self.entry_size);
+        let rest = self.bytes.get(from..).unwrap_or_default().as_chunks::<8>().0;
+        let rest = rest.get(..to_usize(most.min(sound))).unwrap_or(rest);
+        if rest.first().is_none_or(|entry| u64::from_be_bytes(*entry) != next) {
+            return 0;
+        }
+        let mut alike = 0;
+        for group in rest.chunks(GROUP) {
+            // All of a group are compared before anything is decided.
+            let differ = group.iter().zip(0..).fold(0, |all, (entry, at)| {
+                all | (u64::from_be_bytes(*entry) ^ next.wrapping_add(step * at))
+            });
+            if differ != 0 {
+                let same = |(entry, at): &(&[u8; 8], u64)| {
+                    u64::from_be_bytes(**entry) == next.wrapping_add(step * at)
+                };
+                return alike + group.iter().zip(0..).take_while(same).count() as u64;
+            }
+            alike += group.len() as u64;
+            next = next.wrapping_add(step * group.len() as u64);
+        }
+        alike
     }
 
     /// Entry `index` of the table, if it is in this slice.
@@ -58,6 +99,11 @@ impl State {
         let at = table + number * self.geo.slice_size();
         let bytes = self.l2.get(at).ok_or(Miss::Slice(Which::L2, at))?;
         Ok(Some(SliceView { bytes, table, first: number * per_slice, entry_size }))
+    }
+
+    /// Guest bytes that one slice maps.
+    pub(crate) fn l2_slice_coverage(&self) -> u64 {
+        self.l2_per_slice() << self.geo.cluster_bits
     }
 
     /// The entry of guest cluster `cluster`.
@@ -164,5 +210,30 @@ impl State {
             self.l2.drop_slice(at);
         }
         self.index.l2_tables.remove(&(table >> self.geo.cluster_bits));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_that_go_on_are_counted_to_the_first_that_does_not() {
+        for step in [0, 1 << 16] {
+            for broken in [0, 1, 15, 16, 17, 40, 99, 100] {
+                let entry = |at: u64| 5 + at * step + u64::from(at == broken);
+                let bytes: Vec<u8> = (0..100).flat_map(|at| entry(at).to_be_bytes()).collect();
+                let slice = SliceView { bytes: &bytes, table: 0, first: 7, entry_size: 8 };
+                let alike = |from: u64, most: u64, sound: u64| {
+                    let next = 5 + from * step;
+                    slice.alike(7 + from, most, Some(Steady { next, step, most: sound }))
+                };
+                assert_eq!(alike(0, u64::MAX, u64::MAX), broken);
+                assert_eq!(alike(3, 20, u64::MAX), if broken < 3 { 20 } else { (broken - 3).min(20) });
+                assert_eq!(alike(3, u64::MAX, 5), if broken < 3 { 5 } else { (broken - 3).min(5) });
+                assert_eq!(slice.alike(107, 1, Some(Steady { next: 0, step, most: 9 })), 0);
+                assert_eq!(slice.alike(8, 9, None), 0);
+            }
+        }
     }
 }
