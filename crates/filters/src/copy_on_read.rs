@@ -7,27 +7,16 @@ use std::sync::Arc;
 
 use diskimg_core::filter::{FilterDriver, FilterOpen};
 use diskimg_core::{
-    BlockDevice, ByteRange, Child, Error, ErrorKind, ExtentFlags, FormatDriver, Image, ImageInfo, RangeLock,
-    Result, ZeroMode, align_down, align_up, len_u64, to_usize,
+    BlockDevice, ByteRange, Error, ErrorKind, ExtentFlags, FormatDriver, Image, RangeLock, Result, ZeroMode,
+    align_down, align_up, len_u64, to_usize,
 };
 
-use crate::node::{CHANGES, FILE, never_plain, no_name, node, pass};
+use crate::node::{CHANGES, in_front, node, over, pass};
 
 static NODE: FormatDriver = node("copy-on-read", CHANGES);
 
 /// The filter.
-pub static COPY_ON_READ: FilterDriver = FilterDriver {
-    node: &NODE,
-    prefix: None,
-    is_protocol: false,
-    roles: FILE,
-    is_transparent: true,
-    parse_name: no_name,
-    files: &[],
-    is_strong: |_| false,
-    plain_name: never_plain,
-    open,
-};
+pub static COPY_ON_READ: FilterDriver = in_front(&NODE, open);
 
 fn open(request: FilterOpen<'_>) -> Result<Arc<dyn Image>> {
     let bottom = request.options.take_str("bottom")?;
@@ -74,19 +63,7 @@ impl CopyOnRead {
 }
 
 impl Image for CopyOnRead {
-    fn driver(&self) -> &'static FormatDriver {
-        &NODE
-    }
-    fn info(&self) -> Result<ImageInfo> {
-        Ok(ImageInfo {
-            cluster_size: self.image.info()?.cluster_size,
-            dirty: Some(false),
-            ..ImageInfo::default()
-        })
-    }
-    fn children(&self) -> Vec<Child> {
-        vec![Child { role: "file", device: Arc::clone(&self.device) }]
-    }
+    over!("file");
 }
 
 impl BlockDevice for CopyOnRead {

@@ -8,28 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diskimg_core::filter::{FilterDriver, FilterOpen, SharedObject};
-use diskimg_core::{
-    BlockDevice, ByteRange, Child, Error, FormatDriver, Image, ImageInfo, Result, ZeroMode, len_u64,
-};
+use diskimg_core::{BlockDevice, ByteRange, Error, FormatDriver, Image, Result, ZeroMode, len_u64};
 use parking_lot::Mutex;
 
-use crate::node::{CHANGES, FILE, never_plain, no_name, node, pass};
+use crate::node::{CHANGES, in_front, node, over, pass};
 
 static NODE: FormatDriver = node("throttle", CHANGES);
 
 /// The filter.
-pub static THROTTLE: FilterDriver = FilterDriver {
-    node: &NODE,
-    prefix: None,
-    is_protocol: false,
-    roles: FILE,
-    is_transparent: true,
-    parse_name: no_name,
-    files: &[],
-    is_strong: |name| name == "throttle-group",
-    plain_name: never_plain,
-    open,
-};
+pub static THROTTLE: FilterDriver =
+    FilterDriver { is_strong: |name| name == "throttle-group", ..in_front(&NODE, open) };
 
 /// What is limited: the total, reads, writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,19 +148,7 @@ impl Throttle {
 }
 
 impl Image for Throttle {
-    fn driver(&self) -> &'static FormatDriver {
-        &NODE
-    }
-    fn info(&self) -> Result<ImageInfo> {
-        Ok(ImageInfo {
-            cluster_size: self.image.info()?.cluster_size,
-            dirty: Some(false),
-            ..ImageInfo::default()
-        })
-    }
-    fn children(&self) -> Vec<Child> {
-        vec![Child { role: "file", device: Arc::clone(&self.device) }]
-    }
+    over!("file");
 }
 
 impl BlockDevice for Throttle {

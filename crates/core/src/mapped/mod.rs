@@ -21,6 +21,7 @@ mod epoch;
 mod packed;
 mod read;
 mod reserve;
+mod slices;
 mod table;
 mod tree;
 mod write;
@@ -44,6 +45,7 @@ pub use append::AppendSpace;
 pub use bytes::DataCipher;
 pub use clearing::Clearing;
 pub use packed::Packing;
+pub use slices::TableSlices;
 pub use table::{EntryTable, TableEntry};
 pub use tree::{ByteOrder, EntryTree, TreeShape};
 

@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::encode::Encoder;
 use super::failure::CopyError;
-use super::place::Placer;
+use super::place::{LeaveOut, Placer};
 use super::plan::{Planner, Rules, SECTOR, Unit, Unknown};
 use super::rate::Rate;
 use super::source::Sources;
@@ -35,6 +35,9 @@ const ASK_FROM: u64 = 1 << 20;
 
 /// What the host's holes are made of, in bytes.
 const HOST_BLOCK: u64 = 4096;
+
+/// Units from this size on, in bytes, are written around the zeros within: the file keeps holes there.
+const LARGE_UNIT: u64 = 256 << 10;
 
 /// A run of the target, and what comes there.
 #[derive(Clone, Copy, Debug)]
@@ -139,10 +142,12 @@ pub(super) fn run(
         (rules.write_unit.max(1 << options.sparse_size.max(1).ilog2()), options.sparse_size)
     };
     let rules_of_zeros = (zeros.look_from < u64::MAX).then_some(ZeroRules { block, least });
-    // Clusters that exist already take single blocks.
-    let leave_out = rules_of_zeros
-        .filter(|_| rules.zero_from == 0)
-        .map(|zeros| ZeroRules { block: 1 << options.sparse_size.ilog2(), ..zeros });
+    // Clusters that exist already, and new ones that are large, take single blocks.
+    let single = rules_of_zeros.map(|zeros| ZeroRules { block: 1 << options.sparse_size.ilog2(), ..zeros });
+    let leave_out = LeaveOut {
+        in_place: single.filter(|_| rules.zero_from == 0),
+        in_fresh: single.filter(|_| rules.write_unit >= LARGE_UNIT && !options.compress),
+    };
     let steps = if task.progress.wants_exact() {
         Some(Mutex::new(Steps::count(sources, rules, options.compress, task)?))
     } else {

@@ -3,7 +3,7 @@
 use diskimg_core::driver::CreateContext;
 use diskimg_core::opener::{Mode, ReferenceKind};
 use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions, RuntimeOptions};
-use diskimg_core::{BlockDevice, ByteRange, Error, Prealloc, Result, align_up, to_usize};
+use diskimg_core::{BlockDevice, ByteRange, Error, Prealloc, Result, align_up, errno, to_usize};
 use uuid::Uuid;
 
 use crate::bat::{Entry, Geometry, NOT_PRESENT, ZERO};
@@ -71,6 +71,8 @@ const SECTOR: u64 = 512;
 const METADATA_LEN: u64 = MIB;
 /// Bytes between the block allocation table and the first block: the metadata region and a reserve.
 const BEFORE_BLOCKS: u64 = 5 * MIB;
+/// Longest table that QEMU reads, in bytes. Only an empty disk with the largest blocks asks for more.
+const MAX_BAT: u64 = (1 << 31) - 512;
 /// How much of the table is made and written at a time, in bytes.
 const STEP: u64 = 1 << 20;
 /// Bytes of a block, by the greatest size of the disk.
@@ -196,6 +198,9 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     let plan = Plan::new(context.options, parent.as_ref())?;
     let storage = &*context.storage;
     let regions = plan.regions();
+    if regions.bat.len > MAX_BAT {
+        return Err(Error::from_errno(errno::EIO).context("Failed to write the BAT"));
+    }
     let end = plan.blocks_start() + if plan.fixed { plan.geometry.disk_size } else { 0 };
     storage.set_len(end, Prealloc::Off)?;
     write_bat(storage, &plan)?;
