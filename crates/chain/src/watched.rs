@@ -6,10 +6,7 @@
 use std::sync::Arc;
 
 use diskimg_core::filter::Opened;
-use diskimg_core::{
-    BlockDevice, ByteRange, Description, EachExtent, Extent, HostRef, Limits, Prealloc, Reservation, Result,
-    ZeroMode,
-};
+use diskimg_core::{BlockDevice, ByteRange, HostRef, Reservation, Result, ZeroMode};
 
 use crate::Stack;
 
@@ -20,21 +17,7 @@ pub(crate) struct Watched {
 }
 
 impl BlockDevice for Watched {
-    fn len(&self) -> u64 {
-        self.stack.len()
-    }
-
-    fn limits(&self) -> Limits {
-        self.stack.limits()
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.stack.is_read_only()
-    }
-
-    fn describe(&self) -> Description<'_> {
-        self.stack.describe()
-    }
+    diskimg_core::pass_on!(stack: len limits is_read_only describe set_len extent_at each_extent allocated_len);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let _guest = self.opened.serve();
@@ -61,18 +44,6 @@ impl BlockDevice for Watched {
         self.stack.flush()
     }
 
-    fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {
-        self.stack.set_len(len, prealloc)
-    }
-
-    fn each_extent(&self, range: ByteRange, each: &mut EachExtent<'_>) -> Result<()> {
-        self.stack.each_extent(range, each)
-    }
-
-    fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {
-        self.stack.extent_at(range)
-    }
-
     /// One phase, so that writes pass by the filter as writes of the user.
     fn reserve(&self, _: ByteRange) -> Result<Option<Reservation<'_>>> {
         Ok(None)
@@ -80,9 +51,5 @@ impl BlockDevice for Watched {
 
     fn copy_from(&self, _: u64, _: HostRef<'_>, _: u64) -> Result<u64> {
         Ok(0)
-    }
-
-    fn allocated_len(&self) -> Result<Option<u64>> {
-        self.stack.allocated_len()
     }
 }

@@ -9,7 +9,7 @@ use diskimg_core::{
 };
 
 use crate::config;
-use crate::node::{CHANGES, node, over, pass};
+use crate::node::{CHANGES, node, over};
 use crate::rules::{Request, Rules};
 
 static NODE: FormatDriver = node("blkdebug", CHANGES);
@@ -176,7 +176,7 @@ impl Image for Blkdebug {
 }
 
 impl BlockDevice for Blkdebug {
-    pass!(device: len is_read_only set_len);
+    diskimg_core::pass_on!(device: len is_read_only set_len);
 
     fn limits(&self) -> Limits {
         self.limits

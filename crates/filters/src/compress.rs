@@ -11,7 +11,7 @@ use diskimg_core::{
     BlockDevice, ClusterEncoder, Codec, CompressedClusters, Error, FormatDriver, Image, Reservation, Result,
 };
 
-use crate::node::{CHANGES, in_front, node, over, pass};
+use crate::node::{CHANGES, in_front, node, over};
 
 static NODE: FormatDriver = node("compress", CHANGES.union(Caps::COMPRESS));
 
@@ -69,5 +69,5 @@ impl CompressedClusters for Compress {
 }
 
 impl BlockDevice for Compress {
-    pass!(device: len limits is_read_only read_at write_at write_zeroes discard flush set_len extent_at allocated_len);
+    diskimg_core::pass_on!(device: len limits is_read_only read_at write_at write_zeroes discard flush set_len extent_at allocated_len);
 }

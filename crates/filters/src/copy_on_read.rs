@@ -11,7 +11,7 @@ use diskimg_core::{
     align_down, align_up, len_u64, to_usize,
 };
 
-use crate::node::{CHANGES, in_front, node, over, pass};
+use crate::node::{CHANGES, in_front, node, over};
 
 static NODE: FormatDriver = node("copy-on-read", CHANGES);
 
@@ -67,7 +67,7 @@ impl Image for CopyOnRead {
 }
 
 impl BlockDevice for CopyOnRead {
-    pass!(device: len limits is_read_only flush set_len extent_at allocated_len);
+    diskimg_core::pass_on!(device: len limits is_read_only flush set_len extent_at allocated_len);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let units = self.units(ByteRange::new(offset, len_u64(buf)));

@@ -57,43 +57,6 @@ pub(crate) fn never_plain(_: &[&str], _: &RuntimeOptions) -> Option<String> {
     None
 }
 
-/// Passes the named methods of `BlockDevice` on to a field.
-macro_rules! pass {
-    ($to:ident: $($method:ident)*) => { $(crate::node::pass!(@$method $to);)* };
-    (@len $to:ident) => { fn len(&self) -> u64 { self.$to.len() } };
-    (@limits $to:ident) => { fn limits(&self) -> diskimg_core::Limits { self.$to.limits() } };
-    (@is_read_only $to:ident) => { fn is_read_only(&self) -> bool { self.$to.is_read_only() } };
-    (@read_at $to:ident) => {
-        fn read_at(&self, offset: u64, buf: &mut [u8]) -> diskimg_core::Result<()> { self.$to.read_at(offset, buf) }
-    };
-    (@write_at $to:ident) => {
-        fn write_at(&self, offset: u64, buf: &[u8]) -> diskimg_core::Result<()> { self.$to.write_at(offset, buf) }
-    };
-    (@write_zeroes $to:ident) => {
-        fn write_zeroes(&self, range: diskimg_core::ByteRange, how: diskimg_core::ZeroMode) -> diskimg_core::Result<()> {
-            self.$to.write_zeroes(range, how)
-        }
-    };
-    (@discard $to:ident) => {
-        fn discard(&self, range: diskimg_core::ByteRange) -> diskimg_core::Result<()> { self.$to.discard(range) }
-    };
-    (@flush $to:ident) => { fn flush(&self) -> diskimg_core::Result<()> { self.$to.flush() } };
-    (@set_len $to:ident) => {
-        fn set_len(&self, len: u64, prealloc: diskimg_core::Prealloc) -> diskimg_core::Result<()> {
-            self.$to.set_len(len, prealloc)
-        }
-    };
-    (@extent_at $to:ident) => {
-        fn extent_at(&self, range: diskimg_core::ByteRange) -> diskimg_core::Result<diskimg_core::Extent<'_>> {
-            self.$to.extent_at(range)
-        }
-    };
-    (@allocated_len $to:ident) => {
-        fn allocated_len(&self) -> diskimg_core::Result<Option<u64>> { self.$to.allocated_len() }
-    };
-}
-pub(crate) use pass;
-
 /// The methods of `Image` that describe a filter with one child: the node is the module's `NODE`, the child the fields
 /// `device` and `image`, in the named role.
 macro_rules! over {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use diskimg_core::filter::{FilterDriver, FilterOpen};
 use diskimg_core::{BlockDevice, Error, FormatDriver, Image, Result};
 
-use crate::node::{CHANGES, in_front, node, over, pass};
+use crate::node::{CHANGES, in_front, node, over};
 
 static NODE: FormatDriver = node("preallocate", CHANGES);
 
@@ -38,5 +38,5 @@ impl Image for Preallocate {
 }
 
 impl BlockDevice for Preallocate {
-    pass!(device: len limits is_read_only read_at write_at write_zeroes discard flush set_len extent_at allocated_len);
+    diskimg_core::pass_on!(device: len limits is_read_only read_at write_at write_zeroes discard flush set_len extent_at allocated_len);
 }

@@ -11,7 +11,7 @@ use diskimg_core::filter::{FilterDriver, FilterOpen, SharedObject};
 use diskimg_core::{BlockDevice, ByteRange, Error, FormatDriver, Image, Result, ZeroMode, len_u64};
 use parking_lot::Mutex;
 
-use crate::node::{CHANGES, in_front, node, over, pass};
+use crate::node::{CHANGES, in_front, node, over};
 
 static NODE: FormatDriver = node("throttle", CHANGES);
 
@@ -152,7 +152,7 @@ impl Image for Throttle {
 }
 
 impl BlockDevice for Throttle {
-    pass!(device: len limits is_read_only flush set_len extent_at allocated_len);
+    diskimg_core::pass_on!(device: len limits is_read_only flush set_len extent_at allocated_len);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.pass(false, len_u64(buf));

@@ -301,6 +301,25 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
     }
 }
 
+/// The methods of [`ClusterMap`](crate::mapped::ClusterMap) that say what is mapped: the driver, and the fields `storage`
+/// and `filename`.
+#[macro_export]
+macro_rules! mapped_file {
+    ($driver:expr) => {
+        fn driver(&self) -> &'static $crate::FormatDriver {
+            &$driver
+        }
+
+        fn storage(&self) -> &std::sync::Arc<dyn $crate::BlockDevice> {
+            &self.storage
+        }
+
+        fn filename(&self) -> &str {
+            &self.filename
+        }
+    };
+}
+
 /// An open image whose clusters are mapped by `M`.
 #[derive(Debug)]
 pub struct MappedImage<M: ClusterMap> {

@@ -23,7 +23,7 @@ use super::rate::Rate;
 use super::source::Sources;
 use super::steps::Steps;
 use super::zero_detect::{ZeroRules, split};
-use super::{COMPRESSED_UNIT, ConvertOptions, ConvertReport, UNIT};
+use super::{ConvertOptions, ConvertReport, UNIT};
 use crate::parallel::{Failure, on_threads, workers};
 
 /// Buffers for each thread: one that it works on, and one that waits for its turn.
@@ -218,8 +218,7 @@ fn rules(sources: &Sources<'_>, target: &Node, options: &ConvertOptions, zeros: 
     {
         write_unit = write_unit.max(clusters.cluster_len());
     }
-    let usual = if options.compress { COMPRESSED_UNIT } else { UNIT };
-    let max_unit = align_up(usual.max(options.sparse_size), write_unit).unwrap_or(write_unit);
+    let max_unit = align_up(UNIT.max(options.sparse_size), write_unit).unwrap_or(write_unit);
     let zero_from = align_up(zeros.known_from, write_unit).unwrap_or(u64::MAX);
     let finds = sources.leaves_zeros_out() || (zeros.look_from == 0 && options.sparse_size <= HOST_BLOCK);
     let asking = if finds {

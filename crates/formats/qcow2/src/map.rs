@@ -2,9 +2,9 @@
 
 use diskimg_core::{ByteRange, Extent, ExtentFlags, HostRef, Result};
 
-use crate::entry::{ClusterKind, L2Entry, OFFSET_MASK};
+use crate::entry::{ClusterKind, L2Entry};
 use crate::image::Qcow2;
-use crate::meta::{Miss, SliceView, State, Steady, hex};
+use crate::meta::{Miss, SliceView, State, hex};
 
 /// What a run of guest bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,16 @@ impl RunKind {
             (Self::Zero { host: Some(a) }, Self::Zero { host: Some(b) }) => follows(a, b),
             (Self::Data { host: a, copied: x }, Self::Data { host: b, copied: y }) => x == y && follows(a, b),
             _ => false,
+        }
+    }
+
+    /// By how much the descriptors of clusters grow that are wholly of this kind and continue each other; `None`:
+    /// nothing follows from a descriptor alone.
+    const fn step(self, cluster_size: u64) -> Option<u64> {
+        match self {
+            Self::Absent | Self::Zero { host: None } => Some(0),
+            Self::Zero { host: Some(_) } | Self::Data { .. } => Some(cluster_size),
+            Self::Reserved { .. } | Self::Compressed { .. } => None,
         }
     }
 }
@@ -99,41 +109,20 @@ impl Qcow2 {
                 Some(_) => break,
             }
             at += len;
-            if !geo.is_aligned(at) {
-                continue;
-            }
-            index += 1;
-            // What follows in the simplest way needs no further look.
-            let most = (range.end() - at) >> geo.cluster_bits;
-            let alike = slice.alike(index, most, self.next_descriptor(entry, piece.kind));
-            if let Some(run) = found.as_mut().filter(|_| alike > 0) {
-                run.len += alike << geo.cluster_bits;
-                at += alike << geo.cluster_bits;
-                index += alike;
+            if geo.is_aligned(at) {
+                // What says the same as a whole cluster before it is not taken apart again.
+                if len == geo.cluster_size()
+                    && let Some(step) = piece.kind.step(geo.cluster_size())
+                    && let Some(run) = &mut found
+                {
+                    let more = slice.going_on(index, step, (range.end() - at) >> geo.cluster_bits);
+                    let bytes = more << geo.cluster_bits;
+                    (run.len, at, index) = (run.len + bytes, at + bytes, index + more);
+                }
+                index += 1;
             }
         }
         Ok(found.unwrap_or(Run { len: range.len, kind: RunKind::Absent }))
-    }
-
-    /// The descriptor that continues the run after `entry`, of kind `kind`, and by how much it grows from one cluster to the
-    /// next; `None` where a descriptor does not say it all.
-    fn next_descriptor(&self, entry: L2Entry, kind: RunKind) -> Option<Steady> {
-        let geo = &self.meta.geo;
-        if geo.extended_l2 || self.data_file.is_some() {
-            return None;
-        }
-        let first = entry.descriptor;
-        match kind {
-            RunKind::Absent | RunKind::Zero { host: None } => {
-                Some(Steady { next: first, step: 0, most: u64::MAX })
-            }
-            RunKind::Data { .. } | RunKind::Zero { host: Some(_) } => {
-                let step = geo.cluster_size();
-                let most = (OFFSET_MASK - entry.offset()) >> geo.cluster_bits;
-                Some(Steady { next: first.wrapping_add(step), step, most })
-            }
-            RunKind::Reserved { .. } | RunKind::Compressed { .. } => None,
-        }
     }
 
     /// The run from guest byte `at` to where the nature changes in its cluster.

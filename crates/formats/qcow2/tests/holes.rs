@@ -198,7 +198,7 @@ fn many_threads() {
             scope.spawn(move || {
                 let mut rng = Rng::new(thread + 1);
                 let mut model = vec![0u8; to_usize(part)];
-                for _ in 0..rounds() {
+                for _ in 0..diskimg_testkit::rounds(400) {
                     let at = rng.below(part / 4096) * 4096;
                     let len = (4096 * (1 + rng.below(8))).min(part - at);
                     let range = ByteRange::new(thread * part + at, len);
@@ -226,9 +226,4 @@ fn many_threads() {
     image.flush().unwrap();
     image.flush().unwrap();
     check(&*image);
-}
-
-/// `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(400)
 }

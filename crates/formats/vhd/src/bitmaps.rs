@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use diskimg_core::mapped::{TableSlices, TableWrite};
+use diskimg_core::mapped::TableSlices;
 use diskimg_core::{BlockDevice, Result, to_usize};
 
 /// Bytes of bitmaps that are kept; more only while they are dirty.
@@ -16,7 +16,8 @@ const KEPT: u64 = 4 << 20;
 pub(crate) struct Bitmaps {
     /// Bytes of each.
     len: u64,
-    slices: TableSlices,
+    /// What its holder writes back.
+    pub slices: TableSlices,
 }
 
 /// The bit of a sector.
@@ -59,20 +60,6 @@ impl Bitmaps {
             }
         })
     }
-
-    pub(crate) fn wants_write_back(&self) -> bool {
-        self.slices.wants_write_back()
-    }
-
-    /// What is dirty: see [`TableSlices::take_dirty`].
-    pub(crate) fn take_dirty(&self) -> Vec<TableWrite> {
-        self.slices.take_dirty()
-    }
-
-    /// See [`TableSlices::written`].
-    pub(crate) fn written(&self, ok: bool) {
-        self.slices.written(ok);
-    }
 }
 
 #[cfg(test)]
@@ -90,11 +77,11 @@ mod tests {
         assert_eq!(runs, [(false, 1), (true, 1), (false, 7), (true, 3), (false, 12), (true, 8)]);
         assert!(bitmaps.set(0, 2, 7));
         assert_eq!(bitmaps.run(0, 1, 31).unwrap(), (true, 11));
-        assert_eq!(bitmaps.take_dirty()[0].bytes, [0x7f, 0xf0, 0, 0xff]);
-        bitmaps.written(true);
+        assert_eq!(bitmaps.slices.take_dirty()[0].bytes, [0x7f, 0xf0, 0, 0xff]);
+        bitmaps.slices.written(true);
         assert!(!bitmaps.set(8, 0, 1));
         bitmaps.add(8);
         assert!(bitmaps.set(8, 0, 1));
-        assert_eq!(bitmaps.take_dirty()[0].bytes, [0x80, 0, 0, 0]);
+        assert_eq!(bitmaps.slices.take_dirty()[0].bytes, [0x80, 0, 0, 0]);
     }
 }

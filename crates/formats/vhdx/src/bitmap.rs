@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use diskimg_core::mapped::{TableSlices, TableWrite};
+use diskimg_core::mapped::TableSlices;
 use diskimg_core::{BlockDevice, Result, to_usize};
 
 use crate::limits::LOG_SECTOR;
@@ -74,7 +74,8 @@ fn fill(slice: &mut [u8], first: u64, count: u64, value: bool) {
 /// The sector bitmaps of an open image.
 #[derive(Debug)]
 pub(crate) struct SectorBitmaps {
-    slices: TableSlices,
+    /// What its holder writes back.
+    pub slices: TableSlices,
 }
 
 impl SectorBitmaps {
@@ -116,20 +117,6 @@ impl SectorBitmaps {
         }
         Ok(())
     }
-
-    pub(crate) fn wants_write_back(&self) -> bool {
-        self.slices.wants_write_back()
-    }
-
-    /// What is dirty: see [`TableSlices::take_dirty`].
-    pub(crate) fn take_dirty(&self) -> Vec<TableWrite> {
-        self.slices.take_dirty()
-    }
-
-    /// See [`TableSlices::written`].
-    pub(crate) fn written(&self, ok: bool) {
-        self.slices.written(ok);
-    }
 }
 
 #[cfg(test)]
@@ -165,10 +152,10 @@ mod tests {
                 model[to_usize(first)..to_usize(first + count)].fill(value);
             }
         }
-        assert!(!bitmaps.take_dirty().is_empty());
-        bitmaps.written(false);
-        assert!(!bitmaps.take_dirty().is_empty());
-        bitmaps.written(true);
-        assert!(bitmaps.take_dirty().is_empty());
+        assert!(!bitmaps.slices.take_dirty().is_empty());
+        bitmaps.slices.written(false);
+        assert!(!bitmaps.slices.take_dirty().is_empty());
+        bitmaps.slices.written(true);
+        assert!(bitmaps.slices.take_dirty().is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use diskimg_core::driver::CreateContext;
 use diskimg_core::opener::{Mode, ReferenceKind};
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions, RuntimeOptions};
+use diskimg_core::options::{OptKind, OptSpec, ParsedOptions, RuntimeOptions};
 use diskimg_core::{BlockDevice, ByteRange, Error, Prealloc, Result, align_up, errno, to_usize};
 use uuid::Uuid;
 
@@ -22,45 +22,29 @@ const BACKING_FILE: &str = "backing_file";
 const BACKING_FMT: &str = "backing_fmt";
 const BLOCK_STATE_ZERO: &str = "block_state_zero";
 
-const fn option(
-    name: &'static str,
-    kind: OptKind,
-    default: Option<&'static str>,
-    help: &'static str,
-) -> OptSpec {
-    OptSpec { name, kind, help, default, usage: OptUse::CREATE }
-}
-
-/// An option that qemu-img does not have.
-const fn hidden(name: &'static str) -> OptSpec {
-    OptSpec { usage: OptUse::CREATE.union(OptUse::HIDDEN), ..option(name, OptKind::Str, None, "") }
-}
-
 /// The create options.
 pub(crate) const OPTIONS: &[OptSpec] = &[
-    option(SIZE, OptKind::Size, None, "Virtual disk size; max of 64TB."),
-    option(LOG_SIZE, OptKind::Size, Some("1048576"), "Log size; min 1MB."),
-    option(
+    OptSpec::create(SIZE, OptKind::Size, "Virtual disk size; max of 64TB."),
+    OptSpec::create(LOG_SIZE, OptKind::Size, "Log size; min 1MB.").or("1048576"),
+    OptSpec::create(
         BLOCK_SIZE,
         OptKind::Size,
-        Some("0"),
         "Block Size; min 1MB, max 256MB. 0 means auto-calculate based on image size.",
-    ),
-    option(
+    )
+    .or("0"),
+    OptSpec::create(
         SUBFORMAT,
         OptKind::Str,
-        None,
         "VHDX format type, can be either 'dynamic' or 'fixed'. Default is 'dynamic'.",
     ),
-    option(
+    OptSpec::create(
         BLOCK_STATE_ZERO,
         OptKind::Bool,
-        None,
         "Force use of payload blocks of type 'ZERO'. Non-standard, but default.  Do not set to 'off' when using \
          'qemu-img convert' with subformat=dynamic.",
     ),
-    hidden(BACKING_FILE),
-    hidden(BACKING_FMT),
+    OptSpec::hidden(BACKING_FILE),
+    OptSpec::hidden(BACKING_FMT),
 ];
 
 /// Who made the file: diagnostic only.

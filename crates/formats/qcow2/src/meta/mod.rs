@@ -41,7 +41,7 @@ use parking_lot::{Mutex, RwLock};
 pub(crate) use alloc::Clusters;
 pub(crate) use any_table::TableSlice;
 pub(crate) use epoch::Epochs;
-pub(crate) use l2::{SliceView, Steady};
+pub(crate) use l2::SliceView;
 pub(crate) use overlap::FixedArea;
 pub(crate) use punch::{Freed, HoleRules};
 pub(crate) use requests::NewEntry;
