@@ -43,6 +43,14 @@ pub trait Image: BlockDevice {
     /// The host's.
     fn info(&self) -> Result<ImageInfo>;
 
+    /// True if what is written gets places in the file by and by, so that the order of the first writes is the layout.
+    ///
+    /// # Errors
+    /// As [`info`](Self::info).
+    fn has_places(&self) -> Result<bool> {
+        Ok(self.info()?.cluster_size.is_some())
+    }
+
     /// Its backing file, if it has one.
     fn backing(&self) -> Option<BackingRef> {
         None
