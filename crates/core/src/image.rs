@@ -66,8 +66,8 @@ pub trait Image: BlockDevice {
         Ok(())
     }
 
-    /// The image below was changed on purpose, with what this one holds: a format that records its parent's identity
-    /// records what it is now, durably.
+    /// The image below is about to be changed on purpose, with what this one holds, or was changed so: a format that
+    /// records its parent's identity records what it is then, durably.
     ///
     /// # Errors
     /// The host's; `Unsupported` if the record can't be changed.
