@@ -3,7 +3,7 @@
 
 use diskimg_core::{Result, is_zero, to_usize};
 
-use super::refcounts::{count_used, read_packed};
+use super::refcounts::{count_used, last_used, read_packed};
 use super::{Clusters, Meta, Miss, State, Which};
 
 impl State {
@@ -62,13 +62,7 @@ impl Meta {
         let (order, per_slice) = self.refcount_layout();
         for number in (0..self.file_clusters().div_ceil(per_slice)).rev() {
             let first = number * per_slice;
-            let last = self.survey(first, |slice, count| {
-                if is_zero(slice) {
-                    None
-                } else {
-                    (0..count).rev().find(|index| read_packed(slice, order, *index) != 0)
-                }
-            })?;
+            let last = self.survey(first, |slice, _| last_used(slice, order))?;
             if let Some(index) = last.flatten() {
                 return Ok((first + index as u64 + 1) << self.geo.cluster_bits);
             }
