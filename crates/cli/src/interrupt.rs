@@ -10,7 +10,7 @@ use signal_hook::flag;
 
 use crate::ui::{Exit, Ui};
 
-/// Listens to signals from its making on.
+/// Listens to signals once it was started.
 #[derive(Debug, Default)]
 pub(crate) struct Interrupts {
     stop: Arc<AtomicBool>,
@@ -20,13 +20,6 @@ pub(crate) struct Interrupts {
 
 impl Interrupts {
     /// Begins to listen. A signal that can't be caught ends the program at once, as it does without us.
-    pub(crate) fn listen() -> Self {
-        let interrupts = Self::default();
-        interrupts.start();
-        interrupts
-    }
-
-    /// Begins to listen, where it was made without.
     pub(crate) fn start(&self) {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             let number = usize::try_from(signal).unwrap_or_default();

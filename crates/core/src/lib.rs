@@ -54,7 +54,8 @@ pub use bitmap::{BitmapInfo, Bitmaps, NewBitmap, inconsistent_bitmap, unknown_bi
 pub use chunk_cache::ChunkCache;
 pub use cursor::Cursor;
 pub use device::{
-    BlockDevice, Description, ENDLESS, Forward, Limits, Prealloc, Widened, ZeroMode, read_only_error,
+    BlockDevice, Description, ENDLESS, EachExtent, Forward, Limits, Prealloc, Widened, ZeroMode,
+    read_only_error,
 };
 pub use dirty::DirtyBitmap;
 pub use driver::FormatDriver;

@@ -15,6 +15,7 @@ mod append;
 mod digest;
 mod emit;
 mod encode;
+mod failure;
 mod layout;
 mod manner;
 mod outflow;
@@ -34,6 +35,7 @@ use diskimg_core::driver::{Caps, Notices};
 use diskimg_core::{BlockDevice as _, ByteRange, Error, ErrorKind, Extent, ExtentFlags, Result, Task};
 
 use digest::Running;
+pub(crate) use failure::{CopyError, Side};
 use manner::Manner;
 pub use outflow::{FIRST_LEN, Outflow, convert_to_stream, follows_source};
 use pipeline::Zeros;
@@ -151,7 +153,7 @@ fn copy(
     let sources = &Sources::new(sources, base_depth.map_or(Scope::All, Scope::Above));
     let zeros = zeros(target, options);
     if !options.digest {
-        return pipeline::run(sources, target, options, zeros, manner, task);
+        return Ok(pipeline::run(sources, target, options, zeros, manner, task)?);
     }
     if sources.in_order() {
         let options = &ConvertOptions { copy_range: false, ..options.clone() };
@@ -160,7 +162,9 @@ fn copy(
         let report = pipeline::run(sources, target, options, zeros, manner, task)?;
         return Ok(ConvertReport { digest: Some(running.finish(report.total)), ..report });
     }
-    with_digest(sources, options.salvage, || pipeline::run(sources, target, options, zeros, manner, task))
+    with_digest(sources, options.salvage, || {
+        Ok(pipeline::run(sources, target, options, zeros, manner, task)?)
+    })
 }
 
 /// Runs `work`, and computes the digest on a thread of its own.
@@ -234,12 +238,15 @@ pub(crate) fn move_layers(
 }
 
 /// Copies the bytes `window` of the disk `source` to the start of the disk `target`, all of them, and flushes it.
+///
+/// # Errors
+/// As [`convert`], with the side that failed.
 pub(crate) fn copy_window(
     source: &Node,
     window: ByteRange,
     target: &Node,
     task: &Task<'_>,
-) -> Result<ConvertReport> {
+) -> Result<ConvertReport, CopyError> {
     let options = ConvertOptions { sparse_size: 0, ..ConvertOptions::default() };
     let options = suited(&options, target);
     let zeros = zeros(target, &options);

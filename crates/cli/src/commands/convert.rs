@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::num::NonZero;
 
 use diskimg::chain::{Context, Node, OpenOptions};
-use diskimg::core::BlockDevice as _;
 use diskimg::core::driver::{Caps, Notices, WriteOrder};
 use diskimg::core::protocol::CacheMode;
+use diskimg::core::{BlockDevice as _, Task};
 use diskimg::engine::bitmap::{can_hold_bitmaps, check_bitmaps_consistent, copy_bitmaps};
 use diskimg::engine::convert::{
     FIRST_LEN, Outflow, convert_to_stream, follows_source, is_endless, new_image_is_zero,
@@ -15,8 +15,7 @@ use diskimg::engine::{ConvertOptions, ConvertReport, CreatePlan, CreateRequest, 
 use diskimg::file::is_pipe;
 
 use crate::command::{Command, Key, Value, flag, value};
-use crate::interrupt::Interrupts;
-use crate::progress::ProgressBar;
+use crate::operation::Operation;
 use crate::snapshot;
 use crate::source::{Source, context};
 use crate::streams::{Spool, open_output, open_pipes, spool_pipes};
@@ -325,12 +324,10 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     if pipe.as_deref() == Some("-") {
         ui.take_output();
     }
-    let interrupts = Interrupts::default();
-    open_pipes(ui, &context(ui), &mut args.sources, &interrupts.token())?;
+    let operation = Operation::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
+    open_pipes(ui, &context(ui), &mut args.sources, &operation.token())?;
     let context = context(ui);
     args.notices = if args.quiet { Notices::default() } else { context.notices.clone() };
-    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
-    progress.start();
     let (sources, way) = args.choose_way(ui, &context)?;
     let report = match way {
         Way::Pipe(plan, outflow) => {
@@ -338,22 +335,19 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
             let out = open_output(ui, &args.target.filename)?;
             let over_backing = plan.options().get_str("backing_file").is_some();
             let options = ConvertOptions { over_backing, ..args.options(None) };
-            interrupts.start();
-            let task = interrupts.task(&progress);
-            let report = convert_to_stream(&nodes, &plan, outflow, &options, out, &task)
-                .map_err(|error| interrupts.report(ui, &error))?;
-            progress.finish();
+            let convert = |task: &Task<'_>| convert_to_stream(&nodes, &plan, outflow, &options, out, task);
+            let report = operation.run(convert, || {})?;
+            operation.finish();
             report
         }
-        Way::File(plan) => args.convert_to_file(ui, &context, &sources, plan, (&interrupts, &progress))?,
+        Way::File(plan) => args.convert_to_file(ui, &context, &sources, plan, &operation)?,
         Way::Spooled(plan, spool) => {
-            let report =
-                args.convert_to_file(ui, &context, &sources, Some(plan), (&interrupts, &progress))?;
+            let report = args.convert_to_file(ui, &context, &sources, Some(plan), &operation)?;
             spool.send(ui, open_output(ui, pipe.as_deref().unwrap_or("-"))?)?;
             report
         }
     };
-    drop(progress);
+    drop(operation);
     tell_digest(ui, &report);
     Ok(())
 }
@@ -365,25 +359,22 @@ impl Args {
         context: &Context,
         sources: &[Node],
         plan: Option<CreatePlan>,
-        (interrupts, progress): (&Interrupts, &ProgressBar),
+        operation: &Operation<'_>,
     ) -> Result<ConvertReport, Exit> {
         let target = self.open_target(ui, plan, sources)?;
         let options = self.options(Some(&target));
         let nodes: Vec<&Node> = sources.iter().collect();
-        interrupts.start();
-        let converted = convert(&nodes, &target.node, &options, &interrupts.task(progress));
-        let report = match converted {
-            Ok(report) => report,
-            Err(error) => {
-                // What came through a pipe can't be converted once more.
-                let unfinished = interrupts.stopped(&error) || ui.with_pipes(|pipes| !pipes.is_empty());
-                if let Some(plan) = target.made.filter(|_| unfinished) {
-                    plan.remove();
+        let undo = || target.made.as_ref().map_or((), CreatePlan::remove);
+        let work = |task: &Task<'_>| {
+            // What came through a pipe can't be converted once more.
+            convert(&nodes, &target.node, &options, task).inspect_err(|_| {
+                if ui.with_pipes(|pipes| !pipes.is_empty()) {
+                    undo();
                 }
-                return Err(interrupts.report(ui, &error));
-            }
+            })
         };
-        progress.finish();
+        let report = operation.run(work, undo)?;
+        operation.finish();
         if let ([source], true) = (nodes.as_slice(), self.bitmaps) {
             copy_bitmaps(source, &target.node, &context.notices).map_err(|error| ui.library_error(&error))?;
         }

@@ -13,12 +13,11 @@ use diskimg_core::{BlockDevice as _, ByteRange, Error, ErrorKind, Result, Task, 
 use parking_lot::{Condvar, Mutex};
 
 use super::digest::{Running, read_sectors};
+use super::failure::CopyError;
 use super::layout::{Run, Sparse};
 use super::manner::panicked;
-use super::pipeline::{input_failed, read_failed};
-use super::plan::status_failed;
 use super::rate::Rate;
-use super::source::{Class, Sources};
+use super::source::{Class, SourceWalk, Sources};
 use super::{ConvertOptions, UNIT};
 use crate::parallel::{Failure, on_threads, workers};
 use crate::told::failed;
@@ -109,7 +108,7 @@ pub(super) trait Script: Send {
 /// A file that is the guest's disk.
 #[derive(Debug)]
 pub(super) struct Plain<'a> {
-    sources: &'a Sources<'a>,
+    walk: SourceWalk<'a>,
     at: u64,
     /// What was looked at last.
     known: Option<Part>,
@@ -117,7 +116,7 @@ pub(super) struct Plain<'a> {
 
 impl<'a> Plain<'a> {
     pub(super) fn new(sources: &'a Sources<'a>) -> Self {
-        Self { sources, at: 0, known: None }
+        Self { walk: SourceWalk::new(sources), at: 0, known: None }
     }
 }
 
@@ -129,9 +128,9 @@ impl Script for Plain<'_> {
         }
         if self.known.is_none() {
             let (class, len) = self
-                .sources
+                .walk
                 .classify(ByteRange::from_bounds(self.at, end))
-                .map_err(|error| status_failed(self.sources, self.at, error))?;
+                .map_err(|error| self.walk.failed(self.at, error))?;
             let origin = if class == Class::Data { Origin::Guest(self.at) } else { Origin::Zeros };
             self.known = Some(Part { len: len.max(1), origin });
         }
@@ -144,7 +143,7 @@ impl Script for Plain<'_> {
     }
 
     fn len(&self) -> u64 {
-        self.sources.known_len()
+        self.walk.known_len()
     }
 }
 
@@ -380,8 +379,8 @@ impl<'a, S: Script> Emission<'a, S> {
                 read_sectors(self.sources, at, bytes);
                 Ok(())
             }
-            Err(error) if self.sources.in_order() => Err(input_failed(range, error)),
-            read => read.map_err(|error| read_failed(range, error)),
+            Err(error) if self.sources.in_order() => Err(CopyError::reading_pipe(range, error).into()),
+            read => read.map_err(|error| CopyError::reading(range, error).into()),
         }
     }
 
