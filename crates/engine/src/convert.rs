@@ -28,6 +28,7 @@ use diskimg_chain::Node;
 use diskimg_core::driver::{Caps, Notices};
 use diskimg_core::{BlockDevice as _, ByteRange, Error, ErrorKind, Extent, ExtentFlags, Result, Task};
 
+pub(crate) use pipeline::COMPARED_UNREADABLE;
 use pipeline::Zeros;
 pub(crate) use source::Scope;
 use source::Sources;
@@ -287,7 +288,7 @@ pub fn new_image_is_zero(node: &Node) -> bool {
     }
     let has_clusters =
         node.limits().write_unit > 1 && node.image().info().is_ok_and(|info| info.cluster_size.is_some());
-    let keeps_old = |driver: &str| matches!(driver, "host_device" | "nbd");
+    let keeps_old = |driver: &str| matches!(driver, "host_device" | "host_cdrom" | "nbd");
     let file = node.image().children().into_iter().next();
     has_clusters || file.is_none_or(|file| !keeps_old(file.device.describe().driver))
 }

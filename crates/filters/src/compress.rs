@@ -23,6 +23,7 @@ pub static COMPRESS: FilterDriver = FilterDriver {
     is_protocol: false,
     roles: FILE,
     is_transparent: true,
+    has_folder: true,
     parse_name: no_name,
     files: &[],
     is_strong: |_| false,

@@ -22,6 +22,7 @@ pub static COPY_ON_READ: FilterDriver = FilterDriver {
     is_protocol: false,
     roles: FILE,
     is_transparent: true,
+    has_folder: true,
     parse_name: no_name,
     files: &[],
     is_strong: |_| false,

@@ -17,6 +17,7 @@ pub static PREALLOCATE: FilterDriver = FilterDriver {
     is_protocol: false,
     roles: FILE,
     is_transparent: true,
+    has_folder: true,
     parse_name: no_name,
     files: &[],
     is_strong: |_| false,

@@ -24,6 +24,7 @@ pub static THROTTLE: FilterDriver = FilterDriver {
     is_protocol: false,
     roles: FILE,
     is_transparent: true,
+    has_folder: true,
     parse_name: no_name,
     files: &[],
     is_strong: |name| name == "throttle-group",

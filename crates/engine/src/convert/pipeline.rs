@@ -364,7 +364,7 @@ impl<'a> Pipeline<'a> {
     ) -> Result<()> {
         compared.resize(bytes.len(), 0);
         let is_compared = self.sources.read_compared(range.start, compared);
-        if !is_compared.map_err(|error| read_failed(range, error))? {
+        if !is_compared.map_err(|error| failed(COMPARED_UNREADABLE, error))? {
             return each(range, 0);
         }
         let unit = to_usize(self.write_unit);
@@ -485,6 +485,9 @@ impl<'a> Pipeline<'a> {
         encoder.encode(self.sources, range, plain, at, payloads, &mut |segment| segments.push(segment))
     }
 }
+
+/// The disk that is compared with could not be read.
+pub(crate) const COMPARED_UNREADABLE: &str = "error while reading the disk that is compared with";
 
 fn read_failed(range: ByteRange, cause: Error) -> Error {
     failed(format!("error while reading at byte {}", range.start), cause)
