@@ -32,7 +32,7 @@ const IMAGES: &[(&[&str], u64)] = &[
 ];
 
 fn samples() -> usize {
-    std::env::var("DISKIMG_CRASH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(400)
+    diskimg_testkit::crash::samples(400)
 }
 
 /// When something began and ended, in recorded events.

@@ -17,10 +17,6 @@ use diskimg_testkit::{CrashState, FormatSubject, Recorder, Sampling, open_image,
 
 const KIB: u64 = 1024;
 
-fn samples() -> usize {
-    std::env::var("DISKIMG_CRASH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
-}
-
 /// An image of a chain: name, format, create options, size, name of its backing file.
 #[derive(Clone, Copy, Debug)]
 struct Layer {
@@ -210,7 +206,8 @@ fn explore(chain: &Chain, image: &str, readers: &[&str], operation: Operation, s
             None => Ok(()),
         }
     };
-    if let Err(text) = trace.explore(Sampling { samples: samples(), seed }, visit) {
+    if let Err(text) = trace.explore(Sampling { samples: diskimg_testkit::crash::samples(150), seed }, visit)
+    {
         panic!("{text}");
     }
     println!("{operation:?} on {image}: {} events, {counts:?}", trace.events.len());

@@ -23,7 +23,7 @@ static TOTAL: Mutex<Option<CrashReport>> = Mutex::new(None);
 const ORACLE_CHECKS: usize = 6;
 
 fn samples() -> usize {
-    std::env::var("DISKIMG_CRASH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(250)
+    crash::samples(250)
 }
 
 fn main() -> ExitCode {

@@ -101,10 +101,6 @@ fn main() -> ExitCode {
     code
 }
 
-fn samples() -> usize {
-    std::env::var("DISKIMG_CRASH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(250)
-}
-
 fn open(storage: Arc<dyn BlockDevice>, write: bool) -> Result<Arc<dyn Image>> {
     open_image(&DRIVER, storage, OpenMode { write, ..OpenMode::default() }, &NoReferences)
 }
@@ -209,30 +205,31 @@ fn crashes(options: &'static [&'static str], size: u64) {
         drop(image);
         let trace = recorder.trace();
         let (mut seen, mut total) = (HashSet::new(), Total::default());
-        let result = trace.explore(Sampling { samples: samples(), seed: 11 }, |state| {
-            total.states += 1;
-            let mut hasher = DefaultHasher::new();
-            (&state.disks, state.position).hash(&mut hasher);
-            if !seen.insert(hasher.finish()) {
-                return Ok(());
-            }
-            total.distinct += 1;
-            let done = worlds.iter().rposition(|(end, _)| *end <= state.position).unwrap_or(0);
-            let first = (0..=done).rev().find(|at| worlds[*at].1.durable).unwrap_or(0);
-            let last = (done + 1).min(worlds.len() - 1);
-            let known: Vec<&World> = worlds.iter().map(|(_, world)| world).collect();
-            let may_be = MayBe { disks: &known[first..=last], snapshots: &known[done..=last] };
-            let judged = judge(&state.disks[0], &may_be, is_v2, total.distinct, &mut total);
-            judged.map_err(|text| {
-                format!(
-                    "{options:?} {acts:?}: after {} of {} events ({}; acts end at {:?}): {text}",
-                    state.position,
-                    trace.events.len(),
-                    state.story,
-                    worlds.iter().map(|(end, _)| end).collect::<Vec<_>>()
-                )
-            })
-        });
+        let result =
+            trace.explore(Sampling { samples: diskimg_testkit::crash::samples(250), seed: 11 }, |state| {
+                total.states += 1;
+                let mut hasher = DefaultHasher::new();
+                (&state.disks, state.position).hash(&mut hasher);
+                if !seen.insert(hasher.finish()) {
+                    return Ok(());
+                }
+                total.distinct += 1;
+                let done = worlds.iter().rposition(|(end, _)| *end <= state.position).unwrap_or(0);
+                let first = (0..=done).rev().find(|at| worlds[*at].1.durable).unwrap_or(0);
+                let last = (done + 1).min(worlds.len() - 1);
+                let known: Vec<&World> = worlds.iter().map(|(_, world)| world).collect();
+                let may_be = MayBe { disks: &known[first..=last], snapshots: &known[done..=last] };
+                let judged = judge(&state.disks[0], &may_be, is_v2, total.distinct, &mut total);
+                judged.map_err(|text| {
+                    format!(
+                        "{options:?} {acts:?}: after {} of {} events ({}; acts end at {:?}): {text}",
+                        state.position,
+                        trace.events.len(),
+                        state.story,
+                        worlds.iter().map(|(end, _)| end).collect::<Vec<_>>()
+                    )
+                })
+            });
         if let Err(text) = result {
             panic!("{text}");
         }

@@ -5,12 +5,11 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use diskimg_core::{BlockDevice, ByteRange, FormatDriver, MemDevice, Task, to_usize};
+use diskimg_core::{BlockDevice, FormatDriver, MemDevice, Task, to_usize};
 use diskimg_engine::{ConvertOptions, convert};
 use diskimg_testkit::crash::{self, Scenario};
 use diskimg_testkit::{
-    FormatSubject, History, Op, OpMix, Oracle, OverlaySubject, Recorder, Sampling, Subject, pattern,
-    plain_node, suite,
+    FormatSubject, History, Oracle, OverlaySubject, Recorder, Sampling, Subject, pattern, plain_node, suite,
 };
 
 /// What the operations are measured in, in bytes.
@@ -28,12 +27,8 @@ const KINDS: &[(&FormatDriver, &[&str])] = &[
     (&diskimg_qcow::DRIVER, &["encrypt.format=aes", "encrypt.key-secret=s"]),
 ];
 
-fn samples() -> usize {
-    std::env::var("DISKIMG_CRASH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(80)
-}
-
 fn sampling(seed: u64) -> Sampling {
-    Sampling { samples: samples(), seed }
+    Sampling { samples: crash::samples(80), seed }
 }
 
 fn subjects() -> Vec<Box<dyn Subject + Send>> {
@@ -52,7 +47,9 @@ fn subjects() -> Vec<Box<dyn Subject + Send>> {
 fn main() -> ExitCode {
     let mut tests = vec![suite::with_oracle("qemu-img judges a part of the states", |_| ())];
     for subject in subjects() {
-        tests.push(suite::plain(subject.name(), move || operations(&*subject)));
+        tests.push(suite::plain(subject.name(), move || {
+            crash::explore_tables(&*subject, UNIT, sampling(1), oracle_checks(&*subject));
+        }));
     }
     for (driver, options) in KINDS {
         let subject = FormatSubject::new(driver, 6 * UNIT + 1024, options);
@@ -64,31 +61,6 @@ fn main() -> ExitCode {
         tests.push(suite::plain(format!("convert to {}", subject.name()), move || converted(&subject)));
     }
     suite::run(tests)
-}
-
-fn operations(subject: &dyn Subject) {
-    let size = 8 * UNIT;
-    let whole = Op::Write(ByteRange::new(0, size), 2);
-    let none = OpMix::flushes(size);
-    let writes = OpMix { write: 30, ..none };
-    let scenarios: [(&str, Vec<Op>, OpMix, u64); 5] = [
-        ("allocating writes", vec![], writes, 1),
-        ("overwrites", vec![whole.clone()], writes, 2),
-        ("zeroes", vec![whole], OpMix { zero: 30, write: 8, ..none }, 3),
-        ("two-phase writes", vec![], OpMix { reserve: 30, write: 5, ..none }, 6),
-        ("everything", vec![], OpMix { set_len: 0, ..OpMix::changes(size) }, 8),
-    ];
-    for (name, prepare, mix, seed) in scenarios {
-        let record = mix.script(seed, 20, size, UNIT);
-        let scenario = Scenario {
-            name,
-            prepare: &prepare,
-            record: &record,
-            sampling: sampling(1),
-            oracle_checks: oracle_checks(subject),
-        };
-        crash::explore(subject, &scenario, Oracle::find());
-    }
 }
 
 /// A conversion into an image that was made before, compressed where that is possible.

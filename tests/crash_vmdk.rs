@@ -5,12 +5,11 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use diskimg_core::{BlockDevice, ByteRange, MemDevice, Task, to_usize};
+use diskimg_core::{BlockDevice, MemDevice, Task, to_usize};
 use diskimg_engine::{ConvertOptions, convert};
 use diskimg_testkit::crash::{self, Scenario};
 use diskimg_testkit::{
-    FormatSubject, History, Op, OpMix, Oracle, OverlaySubject, Recorder, Sampling, Subject, pattern,
-    plain_node, suite,
+    FormatSubject, History, Oracle, OverlaySubject, Recorder, Sampling, Subject, pattern, plain_node, suite,
 };
 
 /// Bytes of a grain.
@@ -23,12 +22,8 @@ const KINDS: &[&[&str]] = &[&[], &["zeroed_grain=on"], &["subformat=twoGbMaxExte
 const STREAMS: &[&[&str]] =
     &[&["subformat=streamOptimized"], &["subformat=streamOptimized", "zeroed_grain=on"]];
 
-fn samples() -> usize {
-    std::env::var("DISKIMG_CRASH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(120)
-}
-
 fn sampling(seed: u64) -> Sampling {
-    Sampling { samples: samples(), seed }
+    Sampling { samples: crash::samples(120), seed }
 }
 
 fn subjects() -> Vec<Box<dyn Subject + Send>> {
@@ -54,7 +49,9 @@ fn subjects() -> Vec<Box<dyn Subject + Send>> {
 fn main() -> ExitCode {
     let mut tests = vec![suite::with_oracle("qemu-img judges a part of the states", |_| ())];
     for subject in subjects() {
-        tests.push(suite::plain(subject.name(), move || operations(&*subject)));
+        tests.push(suite::plain(subject.name(), move || {
+            crash::explore_tables(&*subject, GRAIN, sampling(1), ORACLE_CHECKS);
+        }));
     }
     for options in KINDS.iter().chain(STREAMS) {
         let subject = FormatSubject::new(&diskimg_vmdk::DRIVER, 6 * GRAIN + 1024, options);
@@ -71,31 +68,6 @@ fn main() -> ExitCode {
         }));
     }
     suite::run(tests)
-}
-
-fn operations(subject: &dyn Subject) {
-    let size = 8 * GRAIN;
-    let whole = Op::Write(ByteRange::new(0, size), 2);
-    let none = OpMix::flushes(size);
-    let writes = OpMix { write: 30, ..none };
-    let scenarios: [(&str, Vec<Op>, OpMix, u64); 5] = [
-        ("allocating writes", vec![], writes, 1),
-        ("overwrites", vec![whole.clone()], writes, 2),
-        ("zeroes", vec![whole], OpMix { zero: 30, write: 8, ..none }, 3),
-        ("two-phase writes", vec![], OpMix { reserve: 30, write: 5, ..none }, 6),
-        ("everything", vec![], OpMix { set_len: 0, ..OpMix::changes(size) }, 8),
-    ];
-    for (name, prepare, mix, seed) in scenarios {
-        let record = mix.script(seed, 20, size, GRAIN);
-        let scenario = Scenario {
-            name,
-            prepare: &prepare,
-            record: &record,
-            sampling: sampling(1),
-            oracle_checks: ORACLE_CHECKS,
-        };
-        crash::explore(subject, &scenario, Oracle::find());
-    }
 }
 
 /// A conversion into an image that was made before; `stream`: in two steps, with a flush between.

@@ -59,6 +59,8 @@ mod open;
 mod overlap;
 #[path = "diff_matrix/pending.rs"]
 mod pending;
+#[path = "diff_matrix/read_only.rs"]
+mod read_only;
 #[path = "diff_matrix/rebase.rs"]
 mod rebase;
 #[path = "diff_matrix/resize.rs"]
@@ -95,13 +97,14 @@ fn main() -> std::process::ExitCode {
         overlap::cases(),
         open::cases(),
         bitmap::cases(),
+        read_only::cases(),
         rebase::cases(),
         resize::cases(),
         snapshot::cases(),
     ];
     support::suite::run_cases(
         tables.into_iter().flatten().collect(),
-        [accepted::ACCEPTED, layout::LAYOUT, pending::PENDING].concat(),
+        [accepted::ACCEPTED, layout::LAYOUT, pending::PENDING, read_only::ACCEPTED].concat(),
         alone::tests(),
         LEAST,
     )

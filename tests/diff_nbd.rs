@@ -2,13 +2,21 @@
 //! mapped, conversion both ways, creation in existing exports, other formats over the network, servers that serve once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+#[path = "support/pair.rs"]
+mod pair;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use diskimg_testkit::{Oracle, pattern, suite};
+use diskimg_testkit::{Oracle, suite};
+use pair::{OURS, Pair, patches};
 
-const OURS: &str = env!("CARGO_BIN_EXE_qemu-img-rs");
+/// What the host decides, or chance.
+const PAIR: Pair = Pair {
+    masked: &["disk size: ", "    cid: ", "\"actual-size\": ", "Run completed in "],
+    unheard: &["GLib: "],
+};
 const MIB: usize = 1 << 20;
 
 fn main() -> ExitCode {
@@ -64,43 +72,9 @@ impl Drop for Nbd {
     }
 }
 
-/// Output and exit code of a command, with what may differ masked.
-fn told(program: &str, folder: &Path, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).current_dir(folder).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    let lines = String::from_utf8_lossy(&text).replace("qemu-img-rs", "qemu-img");
-    let mask = |line: &str| {
-        let at = ["disk size: ", "    cid: ", "\"actual-size\": ", "Run completed in "]
-            .iter()
-            .find_map(|key| line.find(key).map(|at| at + key.len()));
-        let at = at.filter(|_| !line.ends_with("unavailable"));
-        format!("{}\n", at.map_or(line, |at| &line[..at]))
-    };
-    let lines = lines.lines().filter(|line| !line.contains("GLib: "));
-    format!("{}exit {:?}", lines.map(mask).collect::<String>(), output.status.code())
-}
-
-/// Both say the same to `args`.
-fn same(folder: &Path, args: &[&str]) {
-    let (theirs, ours) = (told("qemu-img", folder, args), told(OURS, folder, args));
-    assert_eq!(ours, theirs, "{args:?}");
-}
-
-fn must(program: &str, folder: &Path, args: &[&str]) -> String {
-    let told = told(program, folder, args);
-    assert!(told.ends_with("exit Some(0)"), "{program} {args:?}: {told}");
-    told
-}
-
 /// Data and holes.
 fn source(len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    for (number, at) in (0..len).step_by(300_001).enumerate() {
-        let part = pattern(number as u64 + 1, 0, [512, 4096, 65_536, 200_000][number % 4]);
-        let count = part.len().min(len - at);
-        bytes[at..at + count].copy_from_slice(&part[..count]);
-    }
-    bytes
+    patches(len, 300_001, [512, 4096, 65_536, 200_000])
 }
 
 fn names(oracle: &Oracle) {
@@ -145,7 +119,7 @@ fn names(oracle: &Oracle) {
         "nbds://h",
         "nbd+foo://x",
     ] {
-        same(folder, &["info", name]);
+        PAIR.same(folder, &["info", name]);
     }
     for options in [
         "",
@@ -172,16 +146,16 @@ fn names(oracle: &Oracle) {
         ",server.type=unix,server.path=/nosuch,open-timeout=1",
     ] {
         let text = format!("driver=nbd{}", options.replace('P', path));
-        same(folder, &["info", "--image-opts", &text]);
+        PAIR.same(folder, &["info", "--image-opts", &text]);
     }
-    same(
+    PAIR.same(
         folder,
         &[
             "info",
             &format!("json:{{'driver':'nbd','server':{{'type':'unix','path':'{path}'}},'export':'exp'}}"),
         ],
     );
-    same(
+    PAIR.same(
         folder,
         &[
             "info",
@@ -191,7 +165,7 @@ fn names(oracle: &Oracle) {
     for options in ["file.server.type=unix,file.server.path=P,file.export=exp", "file.path=P,file.export=exp"]
     {
         let text = format!("driver=raw,size=512,file.driver=nbd,{}", options.replace('P', path));
-        same(folder, &["info", "--image-opts", &text]);
+        PAIR.same(folder, &["info", "--image-opts", &text]);
     }
 }
 
@@ -230,7 +204,7 @@ fn displayed(oracle: &Oracle) {
         &["create", "-f", "raw", "-o", "help", name],
         &["create", "-f", "qcow2", "-o", "help", name],
     ] {
-        same(folder, args);
+        PAIR.same(folder, args);
     }
 }
 
@@ -240,16 +214,16 @@ fn contents(oracle: &Oracle) {
     let bytes = source(5 * MIB);
     std::fs::write(folder.join("src.raw"), &bytes).unwrap();
     for format in ["raw", "qcow2"] {
-        must("qemu-img", folder, &["convert", "-f", "raw", "-O", format, "src.raw", "src.img"]);
+        PAIR.must("qemu-img", folder, &["convert", "-f", "raw", "-O", format, "src.raw", "src.img"]);
         let file = std::fs::File::create(folder.join("to.img")).unwrap();
         file.set_len(8 << 20).unwrap();
         let from = Nbd::start(oracle, folder, "from", &["-t", "-r", "-e", "0", "-f", format, "src.img"]);
         let to = Nbd::start(oracle, folder, "to", &["-t", "-e", "0", "-f", "raw", "to.img"]);
-        must(OURS, folder, &["convert", "-O", "raw", &from.uri(""), "out.raw"]);
+        PAIR.must(OURS, folder, &["convert", "-O", "raw", &from.uri(""), "out.raw"]);
         assert!(std::fs::read(folder.join("out.raw")).unwrap() == bytes, "read over the network: {format}");
-        must(OURS, folder, &["compare", "-f", "raw", "-F", "raw", &from.uri(""), "src.raw"]);
-        must(OURS, folder, &["convert", "-n", "-f", "raw", "-O", "raw", &from.uri(""), &to.uri("")]);
-        must(
+        PAIR.must(OURS, folder, &["compare", "-f", "raw", "-F", "raw", &from.uri(""), "src.raw"]);
+        PAIR.must(OURS, folder, &["convert", "-n", "-f", "raw", "-O", "raw", &from.uri(""), &to.uri("")]);
+        PAIR.must(
             OURS,
             folder,
             &["dd", "-f", "raw", "-O", "raw", &format!("if={}", from.uri("")), "of=dd.raw", "bs=100k"],
@@ -263,14 +237,14 @@ fn contents(oracle: &Oracle) {
             [&["-O", "qcow2"][..], &["-c", "-O", "qcow2"], &["-O", "qcow2", "-o", "cluster_size=4k"]]
         {
             let names = [&from.uri("")[..], &to.uri("")];
-            must(OURS, folder, &[&["convert"], options, &names].concat());
-            must("qemu-img", folder, &["check", "-f", "qcow2", &to.uri("")]);
-            must("qemu-img", folder, &["compare", "-f", "qcow2", "-F", "raw", &to.uri(""), "src.raw"]);
-            must(OURS, folder, &["check", "-f", "qcow2", &to.uri("")]);
-            same(folder, &["info", &to.uri("")]);
+            PAIR.must(OURS, folder, &[&["convert"], options, &names].concat());
+            PAIR.must("qemu-img", folder, &["check", "-f", "qcow2", &to.uri("")]);
+            PAIR.must("qemu-img", folder, &["compare", "-f", "qcow2", "-F", "raw", &to.uri(""), "src.raw"]);
+            PAIR.must(OURS, folder, &["check", "-f", "qcow2", &to.uri("")]);
+            PAIR.same(folder, &["info", &to.uri("")]);
         }
-        must(OURS, folder, &["snapshot", "-c", "s1", &to.uri("")]);
-        must("qemu-img", folder, &["check", "-f", "qcow2", &to.uri("")]);
+        PAIR.must(OURS, folder, &["snapshot", "-c", "s1", &to.uri("")]);
+        PAIR.must("qemu-img", folder, &["check", "-f", "qcow2", &to.uri("")]);
     }
 }
 
@@ -303,11 +277,12 @@ fn creation(oracle: &Oracle) {
             let server = Nbd::start(oracle, folder, "s", &["-t", "-f", "raw", "-x", "e", "a.raw"]);
             let name = server.uri("e");
             let args: Vec<_> = args.iter().map(|arg| if *arg == "N" { name.as_str() } else { arg }).collect();
-            let text = told(program, folder, &args).replace(folder.to_str().unwrap(), "DIR");
+            let text = PAIR.told(program, folder, &args).replace(folder.to_str().unwrap(), "DIR");
             let args_fail = !text.ends_with("exit Some(0)");
-            let info = told("qemu-img", folder, &["info", &name]).replace(folder.to_str().unwrap(), "DIR");
+            let info =
+                PAIR.told("qemu-img", folder, &["info", &name]).replace(folder.to_str().unwrap(), "DIR");
             if info.contains("qcow2") {
-                must("qemu-img", folder, &["check", &name]);
+                PAIR.must("qemu-img", folder, &["check", &name]);
             }
             drop(server);
             let bytes = std::fs::read(folder.join("a.raw")).unwrap();
@@ -339,11 +314,11 @@ fn contexts(oracle: &Oracle) {
             &["map", "--image-opts", &options],
             &["map", "--output=json", "--image-opts", &options],
         ] {
-            same(folder, args);
+            PAIR.same(folder, args);
         }
         let raw = options.replace("driver=nbd,server", "driver=raw,file.driver=nbd,file.server");
         let raw = raw.replace(",server", ",file.server").replace(",x-", ",file.x-");
-        same(folder, &["map", "--output=json", "--image-opts", &raw]);
+        PAIR.same(folder, &["map", "--output=json", "--image-opts", &raw]);
     }
 }
 
@@ -361,7 +336,7 @@ fn once(oracle: &Oracle) {
         let server = Nbd::start(oracle, folder, "s", &["-f", "raw", "a.raw"]);
         let name = server.uri("");
         let args: Vec<_> = args.iter().map(|arg| if *arg == "N" { name.as_str() } else { arg }).collect();
-        must(OURS, folder, &args);
+        PAIR.must(OURS, folder, &args);
     }
     assert!(std::fs::read(folder.join("x.raw")).unwrap() == source(MIB));
 }
@@ -382,6 +357,6 @@ fn read_only(oracle: &Oracle) {
         &["bench", "-w", "-c", "1", "-f", "raw", name],
         &["commit", name],
     ] {
-        same(folder, args);
+        PAIR.same(folder, args);
     }
 }

@@ -3,12 +3,16 @@
 //! takes is the host's matter and is masked.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use std::path::Path;
-use std::process::{Command, ExitCode};
+#[path = "support/pair.rs"]
+mod pair;
 
-use diskimg_testkit::{Oracle, pattern, suite};
+use std::process::ExitCode;
 
-const OURS: &str = env!("CARGO_BIN_EXE_qemu-img-rs");
+use diskimg_testkit::{Oracle, suite};
+use pair::{OURS, Pair, patches};
+
+/// What the host decides, or chance.
+const PAIR: Pair = Pair { masked: &["disk size: ", "\"actual-size\": "], unheard: &[] };
 /// A disk that does not end with a block.
 const SIZE: usize = (19 << 20) + 5120;
 /// Kinds of images.
@@ -144,40 +148,8 @@ fn main() -> ExitCode {
     suite::run(tests)
 }
 
-/// Output and exit code of a command, with what may differ masked.
-fn told(program: &str, folder: &Path, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).current_dir(folder).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    let lines = String::from_utf8_lossy(&text).replace("qemu-img-rs", "qemu-img");
-    let mask = |line: &str| {
-        let at = ["disk size: ", "\"actual-size\": "]
-            .iter()
-            .find_map(|key| line.find(key).map(|at| at + key.len()));
-        format!("{}\n", at.map_or(line, |at| &line[..at]))
-    };
-    format!("{}exit {:?}", lines.lines().map(mask).collect::<String>(), output.status.code())
-}
-
-/// Both say the same to `args`.
-fn same(folder: &Path, args: &[&str], story: &str) {
-    let (theirs, ours) = (told("qemu-img", folder, args), told(OURS, folder, args));
-    assert_eq!(ours, theirs, "{args:?} {story}");
-}
-
-fn must(program: &str, folder: &Path, args: &[&str]) -> String {
-    let told = told(program, folder, args);
-    assert!(told.ends_with("exit Some(0)"), "{program} {args:?}: {told}");
-    told
-}
-
 fn source() -> Vec<u8> {
-    let mut bytes = vec![0; SIZE];
-    for (number, at) in (0..SIZE).step_by(3_000_001).enumerate() {
-        let part = pattern(number as u64 + 1, 0, [512, 4096, 65_536, 300_000][number % 4]);
-        let len = part.len().min(SIZE - at);
-        bytes[at..at + len].copy_from_slice(&part[..len]);
-    }
-    bytes
+    patches(SIZE, 3_000_001, [512, 4096, 65_536, 300_000])
 }
 
 fn contents(oracle: &Oracle, kind: &str) {
@@ -185,7 +157,7 @@ fn contents(oracle: &Oracle, kind: &str) {
     let folder = folder.path();
     std::fs::write(folder.join("src.raw"), source()).unwrap();
     for (program, name) in [("qemu-img", "q.vhdx"), (OURS, "o.vhdx")] {
-        must(program, folder, &["convert", "-f", "raw", "-O", "vhdx", "-o", kind, "src.raw", name]);
+        PAIR.must(program, folder, &["convert", "-f", "raw", "-O", "vhdx", "-o", kind, "src.raw", name]);
         for args in [
             &["info", name][..],
             &["info", "--output=json", name],
@@ -201,7 +173,7 @@ fn contents(oracle: &Oracle, kind: &str) {
             &["snapshot", "-l", name],
             &["compare", "-f", "raw", "-F", "vhdx", "src.raw", name],
         ] {
-            same(folder, args, kind);
+            PAIR.same_in(folder, args, kind);
         }
         // What the one wrote the other one writes on.
         oracle.qemu_io(
@@ -210,11 +182,11 @@ fn contents(oracle: &Oracle, kind: &str) {
             name,
             &["write -P 7 100k 70k", "write -z 10M 1M", "write -P 9 18M 1M"],
         );
-        must(OURS, folder, &["convert", "-O", "raw", name, "x.raw"]);
-        must("qemu-img", folder, &["compare", "-F", "raw", name, "x.raw"]);
-        must(OURS, folder, &["convert", "-n", "-f", "raw", "-O", "vhdx", "src.raw", name]);
-        must("qemu-img", folder, &["compare", "-f", "raw", "-F", "vhdx", "src.raw", name]);
-        must("qemu-img", folder, &["check", name]);
+        PAIR.must(OURS, folder, &["convert", "-O", "raw", name, "x.raw"]);
+        PAIR.must("qemu-img", folder, &["compare", "-F", "raw", name, "x.raw"]);
+        PAIR.must(OURS, folder, &["convert", "-n", "-f", "raw", "-O", "vhdx", "src.raw", name]);
+        PAIR.must("qemu-img", folder, &["compare", "-f", "raw", "-F", "vhdx", "src.raw", name]);
+        PAIR.must("qemu-img", folder, &["check", name]);
     }
     let len = |name| std::fs::metadata(folder.join(name)).unwrap().len();
     if kind.contains("fixed") && !kind.contains("off") {
@@ -229,18 +201,18 @@ fn options() {
     for (options, size) in CREATES {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        same(folder, &["create", "-f", "vhdx", "-o", options, "n.vhdx", size], "");
+        PAIR.same_in(folder, &["create", "-f", "vhdx", "-o", options, "n.vhdx", size], "");
         let len = |name| std::fs::metadata(folder.join(name)).map_or(0, |data| data.len());
         let (theirs, ours) = (("t.vhdx", "qemu-img"), ("n.vhdx", OURS));
         for (name, program) in [theirs, ours] {
             let _ = std::fs::remove_file(folder.join(name));
-            told(program, folder, &["create", "-q", "-f", "vhdx", "-o", options, name, size]);
+            PAIR.told(program, folder, &["create", "-q", "-f", "vhdx", "-o", options, name, size]);
         }
         assert_eq!(len("n.vhdx"), len("t.vhdx"), "{options} {size}");
     }
     let folder = tempfile::tempdir().unwrap();
-    same(folder.path(), &["create", "-f", "vhdx", "-o", "help"], "");
-    same(folder.path(), &["create", "-f", "vhdx", "-o", "help", "x"], "");
+    PAIR.same_in(folder.path(), &["create", "-f", "vhdx", "-o", "help"], "");
+    PAIR.same_in(folder.path(), &["create", "-f", "vhdx", "-o", "help", "x"], "");
 }
 
 fn put(image: &mut [u8], places: &[usize], at: usize, bytes: &[u8]) {
@@ -283,7 +255,7 @@ fn damage(oracle: &Oracle) {
         std::fs::write(folder.join("m.vhdx"), &image).unwrap();
         let story = format!("damage {number}");
         for args in [&["info", "-f", "vhdx", "m.vhdx"][..], &["check", "-f", "vhdx", "m.vhdx"]] {
-            same(folder, args, &story);
+            PAIR.same_in(folder, args, &story);
         }
         if matches!(damage, Entry(_, value) if matches!(value & 7, 4 | 7)) {
             // Ours names the block that can't be read, theirs the place where the read began.
@@ -293,7 +265,7 @@ fn damage(oracle: &Oracle) {
             ["convert", "-f", "vhdx", "-O", "raw", "m.vhdx", "x.raw"],
             ["compare", "-f", "vhdx", "-F", "vhdx", "m.vhdx", "a.vhdx"],
         ] {
-            same(folder, &args, &story);
+            PAIR.same_in(folder, &args, &story);
         }
     }
 }
@@ -318,14 +290,14 @@ fn log(oracle: &Oracle) {
             std::fs::write(folder.join(name), &image).unwrap();
         }
         for args in [&["info", "m.vhdx"][..], &["check", "m.vhdx"], &["map", "m.vhdx"]] {
-            same(folder, args, "log");
+            PAIR.same_in(folder, args, "log");
         }
-        same(folder, &["convert", "-O", "raw", "m.vhdx", "x.raw"], "log");
-        let theirs = must("qemu-img", folder, &["check", "-r", "all", "n.vhdx"]);
-        assert_eq!(must(OURS, folder, &["check", "-r", "all", "m.vhdx"]), theirs);
+        PAIR.same_in(folder, &["convert", "-O", "raw", "m.vhdx", "x.raw"], "log");
+        let theirs = PAIR.must("qemu-img", folder, &["check", "-r", "all", "n.vhdx"]);
+        assert_eq!(PAIR.must(OURS, folder, &["check", "-r", "all", "m.vhdx"]), theirs);
         assert!(damaged || theirs.contains("1 corruptions"), "{theirs}");
-        must("qemu-img", folder, &["compare", "m.vhdx", "n.vhdx"]);
-        same(folder, &["check", "-r", "leaks", "--output=json", "m.vhdx"], "log");
+        PAIR.must("qemu-img", folder, &["compare", "m.vhdx", "n.vhdx"]);
+        PAIR.same_in(folder, &["check", "-r", "leaks", "--output=json", "m.vhdx"], "log");
     }
 }
 
@@ -334,28 +306,28 @@ fn differencing() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     std::fs::write(folder.join("src.raw"), source()).unwrap();
-    must(OURS, folder, &["convert", "-O", "vhdx", "src.raw", "base.vhdx"]);
-    must(OURS, folder, &["create", "-q", "-f", "vhdx", "-b", "base.vhdx", "-F", "vhdx", "top.vhdx"]);
-    must(OURS, folder, &["create", "-q", "-f", "vhdx", "-b", "top.vhdx", "-F", "vhdx", "tip.vhdx"]);
-    must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "src.raw", "tip.vhdx"]);
-    let info = must(OURS, folder, &["info", "tip.vhdx"]);
+    PAIR.must(OURS, folder, &["convert", "-O", "vhdx", "src.raw", "base.vhdx"]);
+    PAIR.must(OURS, folder, &["create", "-q", "-f", "vhdx", "-b", "base.vhdx", "-F", "vhdx", "top.vhdx"]);
+    PAIR.must(OURS, folder, &["create", "-q", "-f", "vhdx", "-b", "top.vhdx", "-F", "vhdx", "tip.vhdx"]);
+    PAIR.must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "src.raw", "tip.vhdx"]);
+    let info = PAIR.must(OURS, folder, &["info", "tip.vhdx"]);
     assert!(info.contains("backing file: ./top.vhdx"), "{info}");
     let mut changed = source();
     changed[5_000_000..5_300_000].fill(7);
     std::fs::write(folder.join("changed.raw"), &changed).unwrap();
-    must(OURS, folder, &["convert", "-n", "-f", "raw", "-O", "vhdx", "changed.raw", "tip.vhdx"]);
-    must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "changed.raw", "tip.vhdx"]);
-    must(OURS, folder, &["check", "tip.vhdx"]);
-    must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "src.raw", "top.vhdx"]);
-    must(OURS, folder, &["convert", "-O", "qcow2", "tip.vhdx", "flat.qcow2"]);
+    PAIR.must(OURS, folder, &["convert", "-n", "-f", "raw", "-O", "vhdx", "changed.raw", "tip.vhdx"]);
+    PAIR.must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "changed.raw", "tip.vhdx"]);
+    PAIR.must(OURS, folder, &["check", "tip.vhdx"]);
+    PAIR.must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "src.raw", "top.vhdx"]);
+    PAIR.must(OURS, folder, &["convert", "-O", "qcow2", "tip.vhdx", "flat.qcow2"]);
     if Oracle::find().is_some() {
-        must("qemu-img", folder, &["compare", "-f", "raw", "changed.raw", "flat.qcow2"]);
+        PAIR.must("qemu-img", folder, &["compare", "-f", "raw", "changed.raw", "flat.qcow2"]);
     }
     // The parent that a commit changed is still the overlay's.
-    must(OURS, folder, &["commit", "tip.vhdx"]);
-    must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "changed.raw", "tip.vhdx"]);
-    must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "changed.raw", "top.vhdx"]);
-    let map = must(OURS, folder, &["map", "--output=json", "tip.vhdx"]);
+    PAIR.must(OURS, folder, &["commit", "tip.vhdx"]);
+    PAIR.must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "changed.raw", "tip.vhdx"]);
+    PAIR.must(OURS, folder, &["compare", "-f", "raw", "-F", "vhdx", "changed.raw", "top.vhdx"]);
+    let map = PAIR.must(OURS, folder, &["map", "--output=json", "tip.vhdx"]);
     assert!(!map.contains("\"depth\": 0"), "{map}");
-    must(OURS, folder, &["check", "tip.vhdx"]);
+    PAIR.must(OURS, folder, &["check", "tip.vhdx"]);
 }

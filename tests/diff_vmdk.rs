@@ -3,14 +3,21 @@
 //! random, and how much space a file takes is the host's matter: both are masked.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use std::path::Path;
-use std::process::{Command, ExitCode};
+#[path = "support/pair.rs"]
+mod pair;
+
+use std::process::ExitCode;
 
 use diskimg_testkit::{Oracle, pattern, suite};
+use pair::{OURS, Pair, patches};
 
-const OURS: &str = env!("CARGO_BIN_EXE_qemu-img-rs");
+/// What the host decides, or chance.
+const PAIR: Pair = Pair {
+    masked: &["cid: ", "\"cid\": ", "parent-cid\": ", "disk size: ", "\"actual-size\": "],
+    unheard: &[],
+};
 /// A disk that does not end with a grain, over more than one grain table.
-const SIZE: u64 = (35 << 20) + 5120;
+const SIZE: usize = (35 << 20) + 5120;
 /// Kinds of images.
 const KINDS: &[&str] = &[
     "subformat=monolithicSparse",
@@ -75,39 +82,8 @@ fn main() -> ExitCode {
     suite::run(tests)
 }
 
-/// Output and exit code of a command, with what may differ masked.
-fn told(program: &str, folder: &Path, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).current_dir(folder).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    let lines = String::from_utf8_lossy(&text).replace("qemu-img-rs", "qemu-img");
-    let mask = |line: &str| {
-        let cut = ["cid: ", "\"cid\": ", "parent-cid\": ", "disk size: ", "\"actual-size\": "];
-        let at = cut.iter().find_map(|key| line.find(key).map(|at| at + key.len()));
-        format!("{}\n", at.map_or(line, |at| &line[..at]))
-    };
-    format!("{}exit {:?}", lines.lines().map(mask).collect::<String>(), output.status.code())
-}
-
-/// Both say the same to `args`.
-fn same(folder: &Path, args: &[&str]) {
-    let (theirs, ours) = (told("qemu-img", folder, args), told(OURS, folder, args));
-    assert_eq!(ours, theirs, "{args:?}");
-}
-
-fn must(program: &str, folder: &Path, args: &[&str]) {
-    let told = told(program, folder, args);
-    assert!(told.ends_with("exit Some(0)"), "{program} {args:?}: {told}");
-}
-
 fn source() -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(SIZE).unwrap()];
-    for (number, at) in (0..SIZE).step_by(3_000_001).enumerate() {
-        let len = (SIZE - at).min([512, 4096, 65_536, 300_000][number % 4]);
-        let at = usize::try_from(at).unwrap();
-        let part = pattern(number as u64 + 1, 0, len);
-        bytes[at..at + part.len()].copy_from_slice(&part);
-    }
-    bytes
+    patches(SIZE, 3_000_001, [512, 4096, 65_536, 300_000])
 }
 
 fn contents(oracle: &Oracle, kind: &str) {
@@ -115,7 +91,7 @@ fn contents(oracle: &Oracle, kind: &str) {
     let folder = folder.path();
     std::fs::write(folder.join("src.raw"), source()).unwrap();
     for (program, name) in [("qemu-img", "q.vmdk"), (OURS, "o.vmdk")] {
-        must(program, folder, &["convert", "-f", "raw", "-O", "vmdk", "-o", kind, "src.raw", name]);
+        PAIR.must(program, folder, &["convert", "-f", "raw", "-O", "vmdk", "-o", kind, "src.raw", name]);
         for args in [
             &["info", name][..],
             &["info", "--output=json", name],
@@ -128,17 +104,17 @@ fn contents(oracle: &Oracle, kind: &str) {
             &["resize", name, "64M"],
             &["compare", "-f", "raw", "-F", "vmdk", "src.raw", name],
         ] {
-            same(folder, args);
+            PAIR.same(folder, args);
         }
         // What the one wrote the other one writes on, where it takes writes at all.
         if !kind.contains("stream") {
             oracle.qemu_io(folder, "vmdk", name, &["write -P 7 100k 70k", "write -z 10M 1M"]);
-            must(OURS, folder, &["convert", "-O", "raw", name, "x.raw"]);
-            must("qemu-img", folder, &["compare", "-F", "raw", name, "x.raw"]);
+            PAIR.must(OURS, folder, &["convert", "-O", "raw", name, "x.raw"]);
+            PAIR.must("qemu-img", folder, &["compare", "-F", "raw", name, "x.raw"]);
         }
         let again = format!("again-{name}");
-        must(OURS, folder, &["convert", "-O", "vmdk", "-o", "subformat=streamOptimized", name, &again]);
-        must("qemu-img", folder, &["compare", name, &again]);
+        PAIR.must(OURS, folder, &["convert", "-O", "vmdk", "-o", "subformat=streamOptimized", name, &again]);
+        PAIR.must("qemu-img", folder, &["compare", name, &again]);
     }
 }
 
@@ -146,11 +122,11 @@ fn options() {
     for (options, size) in CREATES {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("src.raw"), [1; 1024]).unwrap();
-        same(folder.path(), &["create", "-f", "vmdk", "-o", options, "n.vmdk", size]);
+        PAIR.same(folder.path(), &["create", "-f", "vmdk", "-o", options, "n.vmdk", size]);
     }
     let folder = tempfile::tempdir().unwrap();
-    same(folder.path(), &["create", "-f", "vmdk", "-o", "help"]);
-    same(folder.path(), &["create", "-f", "vmdk", "-o", "help", "x.vmdk"]);
+    PAIR.same(folder.path(), &["create", "-f", "vmdk", "-o", "help"]);
+    PAIR.same(folder.path(), &["create", "-f", "vmdk", "-o", "help", "x.vmdk"]);
 }
 
 fn damaged(oracle: &Oracle) {
@@ -162,11 +138,11 @@ fn damaged(oracle: &Oracle) {
         let mut image = whole.clone();
         image[*at..at + bytes.len()].copy_from_slice(bytes);
         std::fs::write(folder.join("m.vmdk"), image).unwrap();
-        same(folder, &["info", "-f", "vmdk", "m.vmdk"]);
+        PAIR.same(folder, &["info", "-f", "vmdk", "m.vmdk"]);
     }
     for len in [3, 4, 100, 511, 600, 10_000] {
         std::fs::write(folder.join("m.vmdk"), &whole[..len]).unwrap();
-        same(folder, &["info", "-f", "vmdk", "m.vmdk"]);
+        PAIR.same(folder, &["info", "-f", "vmdk", "m.vmdk"]);
     }
 }
 
@@ -192,17 +168,17 @@ fn descriptors() {
     ];
     for text in texts {
         std::fs::write(folder.join("d.vmdk"), &text).unwrap();
-        same(folder, &["info", "d.vmdk"]);
-        same(folder, &["info", "--output=json", "-f", "vmdk", "d.vmdk"]);
+        PAIR.same(folder, &["info", "d.vmdk"]);
+        PAIR.same(folder, &["info", "--output=json", "-f", "vmdk", "d.vmdk"]);
     }
     std::fs::write(folder.join("d.vmdk"), format!("{head}createType=\"monolithicFlat\"\n{line}")).unwrap();
-    same(folder, &["map", "--output=json", "d.vmdk"]);
-    must(OURS, folder, &["convert", "-O", "raw", "d.vmdk", "x.raw"]);
-    must("qemu-img", folder, &["compare", "-F", "raw", "d.vmdk", "x.raw"]);
+    PAIR.same(folder, &["map", "--output=json", "d.vmdk"]);
+    PAIR.must(OURS, folder, &["convert", "-O", "raw", "d.vmdk", "x.raw"]);
+    PAIR.must("qemu-img", folder, &["compare", "-F", "raw", "d.vmdk", "x.raw"]);
     // A gate sees each extent.
     let up = format!("{head}createType=\"monolithicFlat\"\nRW 1 FLAT \"/etc/hostname\" 0\n");
     std::fs::write(folder.join("up.vmdk"), up).unwrap();
-    let refused = told(OURS, folder, &["--references=same-dir", "info", "up.vmdk"]);
+    let refused = PAIR.told(OURS, folder, &["--references=same-dir", "info", "up.vmdk"]);
     assert!(refused.contains("not allowed") && refused.ends_with("exit Some(1)"), "{refused}");
 }
 
@@ -211,24 +187,24 @@ fn overlays(oracle: &Oracle) {
     let folder = folder.path();
     oracle.must(folder, &["create", "-q", "-f", "vmdk", "base.vmdk", "10M"]);
     oracle.qemu_io(folder, "vmdk", "base.vmdk", &["write -P 3 0 1M", "write -P 4 5M 100k"]);
-    same(folder, &["create", "-f", "vmdk", "-b", "base.vmdk", "ov.vmdk"]);
-    same(folder, &["create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "ov.vmdk"]);
+    PAIR.same(folder, &["create", "-f", "vmdk", "-b", "base.vmdk", "ov.vmdk"]);
+    PAIR.same(folder, &["create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "ov.vmdk"]);
     oracle.qemu_io(folder, "vmdk", "ov.vmdk", &["read -P 3 0 1M", "write -P 9 64k 1000"]);
     for args in [
         &["info", "--backing-chain", "ov.vmdk"][..],
         &["map", "--output=json", "ov.vmdk"],
         &["compare", "ov.vmdk", "base.vmdk"],
     ] {
-        same(folder, args);
+        PAIR.same(folder, args);
     }
     // The parent's new identifier is that which the overlay names.
-    must(OURS, folder, &["commit", "-q", "ov.vmdk"]);
-    must("qemu-img", folder, &["compare", "ov.vmdk", "base.vmdk"]);
-    must(OURS, folder, &["compare", "ov.vmdk", "base.vmdk"]);
+    PAIR.must(OURS, folder, &["commit", "-q", "ov.vmdk"]);
+    PAIR.must("qemu-img", folder, &["compare", "ov.vmdk", "base.vmdk"]);
+    PAIR.must(OURS, folder, &["compare", "ov.vmdk", "base.vmdk"]);
     // Another parent than the one it was made over: what it does not hold itself can't be read.
     oracle.qemu_io(folder, "vmdk", "base.vmdk", &["write -P 5 0 512"]);
-    same(folder, &["convert", "-O", "raw", "ov.vmdk", "x.raw"]);
-    same(folder, &["map", "ov.vmdk"]);
+    PAIR.same(folder, &["convert", "-O", "raw", "ov.vmdk", "x.raw"]);
+    PAIR.same(folder, &["map", "ov.vmdk"]);
 }
 
 fn cut_stream() {
@@ -236,11 +212,11 @@ fn cut_stream() {
     let folder = folder.path();
     std::fs::write(folder.join("src.raw"), source()).unwrap();
     let kind = "subformat=streamOptimized";
-    must(OURS, folder, &["convert", "-f", "raw", "-O", "vmdk", "-o", kind, "src.raw", "s.vmdk"]);
+    PAIR.must(OURS, folder, &["convert", "-f", "raw", "-O", "vmdk", "-o", kind, "src.raw", "s.vmdk"]);
     let whole = std::fs::read(folder.join("s.vmdk")).unwrap();
     for len in [whole.len() - 512, whole.len() / 2, 70_000] {
         std::fs::write(folder.join("cut.vmdk"), &whole[..len]).unwrap();
-        let refused = told(OURS, folder, &["info", "cut.vmdk"]);
+        let refused = PAIR.told(OURS, folder, &["info", "cut.vmdk"]);
         assert!(refused.contains("Invalid footer"), "{refused}");
     }
 }

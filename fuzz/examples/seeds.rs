@@ -38,7 +38,7 @@ const IMAGES: &[(&str, &FormatDriver, u64, &[&[&str]])] = &[
     ("vhd", &diskimg_vhd::DRIVER, 24 << 10, &[&["force_size=on"], &["subformat=fixed"], &[]]),
     ("vdi", &diskimg_vdi::DRIVER, 3 << 20, &[&[], &["static=on"]]),
     ("vmdk", &diskimg_vmdk::DRIVER, 200 << 10, &[&[], &["subformat=streamOptimized"], &["zeroed_grain=on"]]),
-    ("qed", &diskimg_qed::DRIVER, 24 << 10, &[&["cluster_size=4096"], &["cluster_size=4096", "table_size=1"]]),
+    ("qed", &diskimg_qed::DRIVER, 24 << 10, &[&["cluster_size=4096"], &["cluster_size=4096", "table_size=2"]]),
     ("qcow", &diskimg_qcow::DRIVER, 24 << 10, &[&[]]),
     ("luks", &diskimg_luks::DRIVER, 4 << 10, &[&["key-secret=s", "iter-time=0"]]),
 ];

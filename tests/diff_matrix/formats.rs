@@ -163,6 +163,9 @@ const FORMATS: &[Format] = &[
             "rebase -u -b s.raw -F raw %",
             "commit %",
             "info k0.vhdx k1.vhdx",
+            "create -f vhdx n.vhdx 0 && check n.vhdx && convert -f vhdx -O raw n.vhdx out.raw",
+            "create -f vhdx -o block_size=1M,log_size=2M n.vhdx 0 && check n.vhdx",
+            "create -f vhdx -o block_size=256M n.vhdx 0",
         ],
         damage: &[
             ("signature", "hex % 0 00"),

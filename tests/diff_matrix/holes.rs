@@ -8,7 +8,8 @@ pub fn cases() -> Vec<Case> {
     group("holes", IMAGES, LINES).into_iter().map(|case| case.files(Files::Snapshots).allocation()).collect()
 }
 
-/// With a snapshot that shares nothing any more; with data that a smaller disk cuts off in front of what stays; full.
+/// With a snapshot that shares nothing any more; with data that a smaller disk cuts off in front of what stays; full; with
+/// clusters that nothing refers to.
 const IMAGES: Fixture = Fixture {
     name: "images",
     pick: true,
@@ -22,7 +23,10 @@ const IMAGES: Fixture = Fixture {
              io full.qcow2 'write -P 1 0 4M'
              create -f qcow2 -o data_file=d.raw data.qcow2 4M
              io data.qcow2 'write -P 1 0 4M'
-             truncate zeros.raw 4M",
+             truncate zeros.raw 4M
+             create -f qcow2 leak.qcow2 16M
+             io leak.qcow2 'write -P 1 0 8M'
+             fill leak.qcow2 0x40080 256 0",
 };
 
 const LINES: &[&str] = &[
@@ -33,4 +37,8 @@ const LINES: &[&str] = &[
     "convert -n -f raw -O qcow2 zeros.raw full.qcow2",
     "convert -n -f raw --target-image-opts zeros.raw driver=qcow2,discard=ignore,file.filename=full.qcow2",
     "convert -n -f raw --target-image-opts zeros.raw driver=qcow2,pass-discard-request=off,file.filename=full.qcow2",
+    "check -r leaks leak.qcow2",
+    "check -r all leak.qcow2",
+    "check -r all --image-opts driver=qcow2,discard=ignore,pass-discard-request=off,file.filename=leak.qcow2",
+    "check -r all --image-opts driver=qcow2,file.driver=file,file.discard=ignore,file.filename=leak.qcow2",
 ];

@@ -6,6 +6,7 @@
 //! - [`folder`]: set-ups made once and copied hole by hole, and the comparison of two folders.
 //! - [`case`]: one command line (or a few) run by both, and everything compared.
 //! - [`drawn`]: what of two images made alike differs by chance.
+//! - [`samples`]: images in the formats that are only read.
 //! - [`suite`]: turns cases into tests that can be reported as ignored, and keeps the report.
 //!
 //! A missing oracle is counted as *ignored*, never as *ok*; `DISKIMG_REQUIRE_ORACLE=1` makes it a failure.
@@ -21,5 +22,6 @@ pub mod drawn;
 pub mod folder;
 pub mod oracle;
 pub mod process;
+pub mod samples;
 pub mod script;
 pub mod suite;

@@ -14,6 +14,7 @@
 //! | `hex FILE OFFSET DIGITS` | writes bytes |
 //! | `be16` `be32` `be64` `FILE OFFSET VALUE` | writes a big-endian number |
 //! | `or64` `FILE OFFSET VALUE` | sets bits of a big-endian 64-bit number |
+//! | `sample FILE KIND` | writes one of the small images of [`samples`](super::samples) |
 //! | `grow FILE DELTA` | adds to the length (negative: cuts) |
 //! | `mkdir DIR`, `copy A B`, `link TARGET NAME`, `hardlink A B`, `remove F`, `move A B` | as they say |
 //!
@@ -114,6 +115,7 @@ fn step(words: &[String], dir: &Path, tools: &Tools<'_>, holders: &mut Vec<Holde
         }
         "fill" => put(&vec![number(arg(3)?)? as u8; number(arg(2)?)? as usize]),
         "noise" => put(&noise(number(arg(2)?)? as usize, number(arg(3)?)?.cast_unsigned())),
+        "sample" => io(std::fs::write(file(0)?, super::samples::image(arg(1)?)?)),
         "text" => put(arg(2)?.replace("\\n", "\n").replace("\\r", "\r").replace("\\0", "\0").as_bytes()),
         "hex" => put(&hex(arg(2)?)?),
         "be16" => put(&(number(arg(2)?)? as u16).to_be_bytes()),

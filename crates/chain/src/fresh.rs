@@ -9,8 +9,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use diskimg_core::{
-    BlockDevice, ByteRange, Description, Device, Error, ErrorKind, Extent, Limits, Prealloc, Result,
-    ZeroMode, errno, len_u64,
+    BlockDevice, ByteRange, Device, Error, ErrorKind, Extent, Limits, Prealloc, Result, ZeroMode, errno,
+    len_u64,
 };
 
 #[derive(Debug)]
@@ -54,16 +54,14 @@ impl Fresh {
 }
 
 impl BlockDevice for Fresh {
+    diskimg_core::pass_on!(device: describe flush);
+
     fn len(&self) -> u64 {
         *self.len.lock()
     }
 
     fn limits(&self) -> Limits {
         Limits { growable: true, ..self.device.limits() }
-    }
-
-    fn describe(&self) -> Description<'_> {
-        self.device.describe()
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
@@ -84,10 +82,6 @@ impl BlockDevice for Fresh {
     fn discard(&self, range: ByteRange) -> Result<()> {
         range.check_within(self.len())?;
         self.device.discard(range)
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.device.flush()
     }
 
     fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {

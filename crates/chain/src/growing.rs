@@ -6,8 +6,7 @@
 use parking_lot::Mutex;
 
 use diskimg_core::{
-    BlockDevice, ByteRange, Description, Error, ErrorKind, Extent, HostRef, Limits, Prealloc, Reservation,
-    Result, ZeroMode, errno, len_u64,
+    BlockDevice, ByteRange, Error, ErrorKind, HostRef, Limits, Prealloc, Result, ZeroMode, errno, len_u64,
 };
 
 use crate::Node;
@@ -42,24 +41,10 @@ impl Growing {
 }
 
 impl BlockDevice for Growing {
-    fn len(&self) -> u64 {
-        self.node.len()
-    }
+    diskimg_core::pass_on!(node: len is_read_only describe read_at discard flush extent_at reserve allocated_len);
 
     fn limits(&self) -> Limits {
         Limits { growable: true, ..self.node.limits() }
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.node.is_read_only()
-    }
-
-    fn describe(&self) -> Description<'_> {
-        self.node.describe()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.node.read_at(offset, buf)
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
@@ -72,33 +57,13 @@ impl BlockDevice for Growing {
         self.node.write_zeroes(range, how)
     }
 
-    fn discard(&self, range: ByteRange) -> Result<()> {
-        self.node.discard(range)
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.node.flush()
-    }
-
     fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {
         let _alone = self.growth.lock();
         self.node.set_len(len, prealloc)
     }
 
-    fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {
-        self.node.extent_at(range)
-    }
-
-    fn reserve(&self, range: ByteRange) -> Result<Option<Reservation<'_>>> {
-        self.node.reserve(range)
-    }
-
     fn copy_from(&self, offset: u64, source: HostRef<'_>, len: u64) -> Result<u64> {
         self.make_room(ByteRange::new(offset, len))?;
         self.node.copy_from(offset, source, len)
-    }
-
-    fn allocated_len(&self) -> Result<Option<u64>> {
-        self.node.allocated_len()
     }
 }

@@ -30,6 +30,7 @@ pub mod gate;
 mod generic;
 mod growing;
 mod json;
+mod kept;
 pub mod name;
 mod node;
 mod open;

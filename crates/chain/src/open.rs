@@ -362,11 +362,13 @@ fn open_format(
     let shown = show_format(format, &request.options, &storage);
     let name = shown.name();
     let opener = ChainOpener::new(ctx, &storage.filename, request.usage).inside(storage.inside.as_ref());
+    // Who says that it is not to be read-only wants to hear it of a format that can't be anything else.
+    let insists = generic.read_only == Some(false);
     let image = (format.open)(OpenContext {
         storage: storage.device,
         filename: &name,
         mode: OpenMode {
-            write: request.usage.write,
+            write: request.usage.write || (insists && !format.caps.contains(Caps::WRITE)),
             describe_only: request.usage.describe_only,
             check: request.usage.check,
             guessed: probed.guessed,

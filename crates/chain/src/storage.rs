@@ -8,6 +8,7 @@ use diskimg_core::{BlockDevice, Error, FALLBACK_FORMAT, Result};
 
 use crate::generic::{Generic, first_unknown, take_only_text};
 use crate::growing::Growing;
+use crate::kept::Kept;
 use crate::name::{DEFAULT_PROTOCOL, gate_name, parse_protocol};
 use crate::open::absorb_json;
 use crate::request::Request;
@@ -113,6 +114,7 @@ pub(crate) fn open_protocol(
     }
     let shown = show_protocol(protocol, &filename, given, &*device);
     let filename = if takes_paths(protocol) { filename } else { shown.plain.clone().unwrap_or_default() };
+    let device = if generic.stack(true).unmap { device } else { Arc::new(Kept(device)) };
     Ok(Storage { shown, device, filename, inside: None, is_connection: protocol.name_options.is_some() })
 }
 

@@ -6,9 +6,7 @@
 use std::sync::Arc;
 
 use diskimg_core::filter::{Asked, Opened};
-use diskimg_core::{
-    BlockDevice, ByteRange, Description, Extent, Limits, Prealloc, Result, Widened, ZeroMode, len_u64,
-};
+use diskimg_core::{BlockDevice, ByteRange, Result, Widened, ZeroMode, len_u64};
 
 /// One layer, without what is below it.
 #[derive(Debug)]
@@ -36,21 +34,7 @@ impl Watched {
 }
 
 impl BlockDevice for Watched {
-    fn len(&self) -> u64 {
-        self.image.len()
-    }
-
-    fn limits(&self) -> Limits {
-        self.image.limits()
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.image.is_read_only()
-    }
-
-    fn describe(&self) -> Description<'_> {
-        self.image.describe()
-    }
+    diskimg_core::pass_on!(image: len limits is_read_only describe set_len extent_at allocated_len);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.look_up(ByteRange::new(offset, len_u64(buf)))?;
@@ -79,18 +63,6 @@ impl BlockDevice for Watched {
         self.image.flush()
     }
 
-    fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {
-        self.image.set_len(len, prealloc)
-    }
-
-    fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {
-        self.image.extent_at(range)
-    }
-
     // `reserve` and `copy_from` stay what they are by default: writes are made in one phase, so that they pass by the
     // filter as writes of the user.
-
-    fn allocated_len(&self) -> Result<Option<u64>> {
-        self.image.allocated_len()
-    }
 }

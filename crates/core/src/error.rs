@@ -130,17 +130,10 @@ impl Error {
     /// This error below a new message of the same kind: `"MESSAGE: SELF"` when joined.
     #[must_use]
     pub fn context(self, message: impl Into<Cow<'static, str>>) -> Self {
-        let (kind, errno) = (self.kind(), self.0.errno);
-        let (hint, summary) = (None, false);
-        Self(Box::new(Inner {
-            kind,
-            message: message.into(),
-            errno,
-            hint,
-            remark: None,
-            source: Some(Box::new(self)),
-            summary,
-        }))
+        let mut outer = Self::new(self.kind(), message);
+        outer.0.errno = self.0.errno;
+        outer.0.source = Some(Box::new(self));
+        outer
     }
 
     /// This error told from outside: `"MESSAGE: No space left on device"`, that is the text of its error number in
@@ -155,17 +148,11 @@ impl Error {
     /// The same with `message` alone.
     #[must_use]
     pub fn told_as(self, message: impl Into<Cow<'static, str>>) -> Self {
-        let (kind, errno, hint) = (self.kind(), Some(self.errno()), None);
-        let source: Option<Source> = Some(Box::new(self));
-        Self(Box::new(Inner {
-            kind,
-            message: message.into(),
-            errno,
-            hint,
-            remark: None,
-            source,
-            summary: true,
-        }))
+        let errno = self.errno();
+        let mut outer = self.context(message);
+        outer.0.errno = Some(errno);
+        outer.0.summary = true;
+        outer
     }
 
     /// Adds a hint: lines that a command prints after the message.

@@ -34,6 +34,7 @@ mod mem;
 pub mod opener;
 pub mod options;
 pub mod parent_path;
+mod pass;
 mod progress;
 pub mod protocol;
 mod range;

@@ -61,6 +61,35 @@ pub struct OptSpec {
     pub usage: OptUse,
 }
 
+impl OptSpec {
+    /// The length of the disk, in the words of most drivers.
+    pub const SIZE: Self = Self::create("size", OptKind::Size, "Virtual disk size");
+
+    /// An option without a default.
+    #[must_use]
+    pub const fn new(name: &'static str, kind: OptKind, help: &'static str, usage: OptUse) -> Self {
+        Self { name, kind, help, default: None, usage }
+    }
+
+    /// An option to create with, without a default.
+    #[must_use]
+    pub const fn create(name: &'static str, kind: OptKind, help: &'static str) -> Self {
+        Self::new(name, kind, help, OptUse::CREATE)
+    }
+
+    /// A text to create with that no list shows: `qemu-img` does not have it.
+    #[must_use]
+    pub const fn hidden(name: &'static str) -> Self {
+        Self::new(name, OptKind::Str, "", OptUse::CREATE.union(OptUse::HIDDEN))
+    }
+
+    /// It with a default.
+    #[must_use]
+    pub const fn or(self, default: &'static str) -> Self {
+        Self { default: Some(default), ..self }
+    }
+}
+
 /// A parsed value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OptValue {

@@ -36,6 +36,8 @@ pub struct Piece<'a> {
     /// Where they go as they are; `None`: the format changes them on their way, and only
     /// [`Reservation::write_at`] brings them there.
     pub host: Option<HostRef<'a>>,
+    /// The place reads as zeros where nothing is written to it; never with bytes that are changed on their way.
+    pub fresh: bool,
 }
 
 /// A place for bytes that are not visible yet. Dropping it gives the space back.
@@ -55,6 +57,12 @@ impl<'a> Reservation<'a> {
     #[must_use]
     pub fn pieces(&self) -> &[Piece<'a>] {
         &self.pieces
+    }
+
+    /// Whether zeros need not be written: all of the place reads as zeros by itself.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.pieces.iter().all(|piece| piece.fresh && piece.host.is_some())
     }
 
     /// Writes `buf` to the places of the bytes from `offset` on (guest bytes as in [`Piece::range`]).

@@ -19,7 +19,7 @@ use crate::parallel::{Failure, on_threads, workers};
 use crate::told::failed;
 
 /// Bytes that are compared at once.
-pub const UNIT: u64 = 512 << 10;
+pub const UNIT: u64 = 256 << 10;
 
 /// Differences are told to so many bytes.
 const SECTOR: usize = 512;

@@ -33,11 +33,9 @@ use pipeline::Zeros;
 pub(crate) use source::Scope;
 use source::Sources;
 
-/// Bytes that are read and written at once.
-pub const UNIT: u64 = 512 << 10;
-
-/// The smaller unit of compression, so that the last units keep all processors busy.
-const COMPRESSED_UNIT: u64 = 256 << 10;
+/// Bytes that are read and written at once: few enough to stay in a processor's own cache between the two, and for the
+/// last units of a compression to keep all processors busy; many enough for system calls not to count.
+pub const UNIT: u64 = 256 << 10;
 
 /// How images are converted.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 mod common;
 
 use std::num::NonZero;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,25 @@ fn a_sparse_terabyte_takes_no_time_and_no_space() {
     assert_eq!(report.written, 2 << 16);
     assert_eq!(stored(&target), 2 << 16);
     assert!(storage.len() < 1 << 20, "{}", storage.len());
+}
+
+#[test]
+fn large_clusters_keep_the_holes_within() {
+    let len = 16 << 20;
+    let mut bytes = vec![0; len];
+    bytes.chunks_mut(1 << 20).for_each(|part| part[9000..13_000].fill(7));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let (memory, _) = qcow2(len as u64, &["cluster_size=2M"]);
+    std::fs::write(file.path(), memory.to_vec()).unwrap();
+    let name = file.path().to_str().unwrap();
+    let device = diskimg_file::FileOptions::default().write(true).open(name).unwrap();
+    let target = node_on(&diskimg_qcow2::DRIVER, Arc::new(device), true, None);
+    convert(&[&raw(bytes.clone())], &target, &fresh_target(), &Task::quiet()).unwrap();
+    target.flush().unwrap();
+    assert_eq!(stored(&target), len as u64);
+    assert!(contents(&target) == bytes);
+    let allocated = file.as_file().metadata().unwrap().blocks() * 512;
+    assert!(allocated < 9 << 20, "{allocated} bytes");
 }
 
 #[test]

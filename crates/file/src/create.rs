@@ -6,7 +6,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 
-use diskimg_core::options::{OptKind, OptSpec, OptUse};
+use diskimg_core::options::{OptKind, OptSpec};
 use diskimg_core::protocol::{CacheMode, ProtocolCreate};
 use diskimg_core::{BlockDevice, Error, Prealloc, Result};
 use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
@@ -16,26 +16,22 @@ use crate::errors::cannot_create;
 use crate::open::{Accepts, FileOptions};
 use crate::protocol::GROW_ERROR;
 
-const fn option(name: &'static str, kind: OptKind, help: &'static str) -> OptSpec {
-    OptSpec { name, kind, help, default: None, usage: OptUse::CREATE }
-}
-
 /// The greatest extent size hint that a file system takes, in bytes. Hints are checked, and not passed on.
 const MAX_EXTENT_SIZE_HINT: u64 = u32::MAX as u64;
 
-const SIZE: OptSpec = option("size", OptKind::Size, "Virtual disk size");
-
 /// The options of a file that is created.
 pub(crate) const FILE_OPTIONS: &[OptSpec] = &[
-    SIZE,
-    option("nocow", OptKind::Bool, "Turn off copy-on-write (valid only on btrfs)"),
-    option("preallocation", OptKind::Str, "Preallocation mode (allowed values: off, falloc, full)"),
-    option("extent_size_hint", OptKind::Size, "Extent size hint for the image file, 0 to disable"),
+    OptSpec::SIZE,
+    OptSpec::create("nocow", OptKind::Bool, "Turn off copy-on-write (valid only on btrfs)"),
+    OptSpec::create("preallocation", OptKind::Str, "Preallocation mode (allowed values: off, falloc, full)"),
+    OptSpec::create("extent_size_hint", OptKind::Size, "Extent size hint for the image file, 0 to disable"),
 ];
 
 /// The options of an image on a device node.
-pub(crate) const DEVICE_OPTIONS: &[OptSpec] =
-    &[SIZE, option("preallocation", OptKind::Str, "Preallocation mode (allowed values: off)")];
+pub(crate) const DEVICE_OPTIONS: &[OptSpec] = &[
+    OptSpec::SIZE,
+    OptSpec::create("preallocation", OptKind::Str, "Preallocation mode (allowed values: off)"),
+];
 
 /// Creates a regular file, or makes a device node ready.
 pub(crate) fn create(request: &ProtocolCreate<'_>) -> Result<()> {

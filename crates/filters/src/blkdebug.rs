@@ -5,12 +5,11 @@ use std::sync::Arc;
 use diskimg_core::filter::{ChildRole, FilterDriver, FilterOpen, Opened};
 use diskimg_core::options::{RuntimeOptions, RuntimeValue};
 use diskimg_core::{
-    BlockDevice, ByteRange, Child, Error, ErrorKind, Extent, FormatDriver, Image, ImageInfo, Limits, Result,
-    ZeroMode, len_u64,
+    BlockDevice, ByteRange, Error, ErrorKind, Extent, FormatDriver, Image, Limits, Result, ZeroMode, len_u64,
 };
 
 use crate::config;
-use crate::node::{CHANGES, node, pass};
+use crate::node::{CHANGES, node, over};
 use crate::rules::{Request, Rules};
 
 static NODE: FormatDriver = node("blkdebug", CHANGES);
@@ -174,23 +173,11 @@ impl Blkdebug {
 }
 
 impl Image for Blkdebug {
-    fn driver(&self) -> &'static FormatDriver {
-        &NODE
-    }
-    fn info(&self) -> Result<ImageInfo> {
-        Ok(ImageInfo {
-            cluster_size: self.image.info()?.cluster_size,
-            dirty: Some(false),
-            ..ImageInfo::default()
-        })
-    }
-    fn children(&self) -> Vec<Child> {
-        vec![Child { role: "image", device: Arc::clone(&self.device) }]
-    }
+    over!("image");
 }
 
 impl BlockDevice for Blkdebug {
-    pass!(device: len is_read_only set_len);
+    diskimg_core::pass_on!(device: len is_read_only set_len);
 
     fn limits(&self) -> Limits {
         self.limits

@@ -11,7 +11,7 @@ use diskimg_core::{
     len_u64,
 };
 
-use crate::node::{CHANGES, node, pass};
+use crate::node::{CHANGES, node};
 
 static NODE: FormatDriver = node("blkverify", CHANGES);
 
@@ -72,7 +72,7 @@ impl Image for Verify {
 }
 
 impl BlockDevice for Verify {
-    pass!(test: len is_read_only);
+    diskimg_core::pass_on!(test: len is_read_only);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let mut copy = vec![0; buf.len()];

@@ -8,28 +8,15 @@ use std::sync::Arc;
 use diskimg_core::driver::Caps;
 use diskimg_core::filter::{FilterDriver, FilterOpen};
 use diskimg_core::{
-    BlockDevice, Child, ClusterEncoder, Codec, CompressedClusters, Error, FormatDriver, Image, ImageInfo,
-    Reservation, Result,
+    BlockDevice, ClusterEncoder, Codec, CompressedClusters, Error, FormatDriver, Image, Reservation, Result,
 };
 
-use crate::node::{CHANGES, FILE, never_plain, no_name, node, pass};
+use crate::node::{CHANGES, in_front, node, over};
 
 static NODE: FormatDriver = node("compress", CHANGES.union(Caps::COMPRESS));
 
 /// The filter.
-pub static COMPRESS: FilterDriver = FilterDriver {
-    node: &NODE,
-    prefix: None,
-    is_protocol: false,
-    roles: FILE,
-    is_transparent: true,
-    has_folder: true,
-    parse_name: no_name,
-    files: &[],
-    is_strong: |_| false,
-    plain_name: never_plain,
-    open,
-};
+pub static COMPRESS: FilterDriver = in_front(&NODE, open);
 
 fn open(request: FilterOpen<'_>) -> Result<Arc<dyn Image>> {
     let child = request.only_child()?;
@@ -54,19 +41,7 @@ impl Compress {
 }
 
 impl Image for Compress {
-    fn driver(&self) -> &'static FormatDriver {
-        &NODE
-    }
-    fn info(&self) -> Result<ImageInfo> {
-        Ok(ImageInfo {
-            cluster_size: self.image.info()?.cluster_size,
-            dirty: Some(false),
-            ..ImageInfo::default()
-        })
-    }
-    fn children(&self) -> Vec<Child> {
-        vec![Child { role: "file", device: Arc::clone(&self.device) }]
-    }
+    over!("file");
     fn as_compressed(&self) -> Option<&dyn CompressedClusters> {
         self.image.as_compressed().map(|_| -> &dyn CompressedClusters { self })
     }
@@ -94,5 +69,5 @@ impl CompressedClusters for Compress {
 }
 
 impl BlockDevice for Compress {
-    pass!(device: len limits is_read_only read_at write_at write_zeroes discard flush set_len extent_at allocated_len);
+    diskimg_core::pass_on!(device: len limits is_read_only read_at write_at write_zeroes discard flush set_len extent_at allocated_len);
 }

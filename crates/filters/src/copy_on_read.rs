@@ -7,28 +7,16 @@ use std::sync::Arc;
 
 use diskimg_core::filter::{FilterDriver, FilterOpen};
 use diskimg_core::{
-    BlockDevice, ByteRange, Child, Error, ErrorKind, ExtentFlags, FormatDriver, Image, ImageInfo, RangeLock,
-    Result, ZeroMode, align_down, align_up, len_u64, to_usize,
+    BlockDevice, ByteRange, Error, ErrorKind, ExtentFlags, FormatDriver, Image, RangeLock, Result, ZeroMode,
+    align_down, align_up, len_u64, to_usize,
 };
 
-use crate::node::{CHANGES, FILE, never_plain, no_name, node, pass};
+use crate::node::{CHANGES, in_front, node, over};
 
 static NODE: FormatDriver = node("copy-on-read", CHANGES);
 
 /// The filter.
-pub static COPY_ON_READ: FilterDriver = FilterDriver {
-    node: &NODE,
-    prefix: None,
-    is_protocol: false,
-    roles: FILE,
-    is_transparent: true,
-    has_folder: true,
-    parse_name: no_name,
-    files: &[],
-    is_strong: |_| false,
-    plain_name: never_plain,
-    open,
-};
+pub static COPY_ON_READ: FilterDriver = in_front(&NODE, open);
 
 fn open(request: FilterOpen<'_>) -> Result<Arc<dyn Image>> {
     let bottom = request.options.take_str("bottom")?;
@@ -75,23 +63,11 @@ impl CopyOnRead {
 }
 
 impl Image for CopyOnRead {
-    fn driver(&self) -> &'static FormatDriver {
-        &NODE
-    }
-    fn info(&self) -> Result<ImageInfo> {
-        Ok(ImageInfo {
-            cluster_size: self.image.info()?.cluster_size,
-            dirty: Some(false),
-            ..ImageInfo::default()
-        })
-    }
-    fn children(&self) -> Vec<Child> {
-        vec![Child { role: "file", device: Arc::clone(&self.device) }]
-    }
+    over!("file");
 }
 
 impl BlockDevice for CopyOnRead {
-    pass!(device: len limits is_read_only flush set_len extent_at allocated_len);
+    diskimg_core::pass_on!(device: len limits is_read_only flush set_len extent_at allocated_len);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let units = self.units(ByteRange::new(offset, len_u64(buf)));

@@ -11,34 +11,22 @@ use diskimg_core::{
     errno,
 };
 
-use crate::node::{CHANGES, FILE, never_plain, no_name, node, pass};
+use crate::node::{CHANGES, in_front, node};
 
 static REPLICATION_NODE: FormatDriver = node("replication", CHANGES);
 static SNAPSHOT_NODE: FormatDriver = node("snapshot-access", CHANGES);
 
 /// One side of a replication that has not begun.
 pub static REPLICATION: FilterDriver = FilterDriver {
-    node: &REPLICATION_NODE,
-    prefix: None,
-    is_protocol: false,
-    roles: FILE,
-    is_transparent: true,
-    has_folder: true,
-    parse_name: no_name,
-    files: &[],
     is_strong: |name| matches!(name, "mode" | "top-id"),
-    plain_name: never_plain,
-    open: open_replication,
+    ..in_front(&REPLICATION_NODE, open_replication)
 };
 
 /// The view of a node as it was, which only a filter that keeps old bytes can give.
 pub static SNAPSHOT_ACCESS: FilterDriver = FilterDriver {
-    node: &SNAPSHOT_NODE,
     is_transparent: false,
-    is_strong: |_| false,
     plain_name: |names, _| names.first().map(|name| (*name).to_owned()),
-    open: open_snapshot,
-    ..REPLICATION
+    ..in_front(&SNAPSHOT_NODE, open_snapshot)
 };
 
 fn open_replication(request: FilterOpen<'_>) -> Result<Arc<dyn Image>> {
@@ -99,7 +87,7 @@ impl Image for Inert {
 }
 
 impl BlockDevice for Inert {
-    pass!(device: len limits is_read_only flush allocated_len);
+    diskimg_core::pass_on!(device: len limits is_read_only flush allocated_len);
 
     fn read_at(&self, _: u64, buf: &mut [u8]) -> Result<()> {
         if buf.is_empty() { Ok(()) } else { Err(self.refused()) }

@@ -15,26 +15,18 @@ use diskimg_core::{
 };
 use parking_lot::Mutex;
 
-use crate::node::{CHANGES, never_plain, no_name, node, pass};
+use crate::node::{CHANGES, in_front, node};
 
 static NODE: FormatDriver = node("blklogwrites", CHANGES);
 
 /// The filter.
 pub static BLKLOGWRITES: FilterDriver = FilterDriver {
-    node: &NODE,
-    prefix: None,
-    is_protocol: false,
     roles: &[
         ChildRole { name: "file", is_image: false, many: false },
         ChildRole { name: "log", is_image: false, many: false },
     ],
-    is_transparent: true,
-    has_folder: true,
-    parse_name: no_name,
-    files: &[],
     is_strong: |name| matches!(name, "log-append" | "log-sector-size"),
-    plain_name: never_plain,
-    open,
+    ..in_front(&NODE, open)
 };
 
 /// `jfswshr`, as eight bytes.
@@ -201,7 +193,7 @@ impl Image for LogWrites {
 }
 
 impl BlockDevice for LogWrites {
-    pass!(device: len is_read_only read_at set_len allocated_len);
+    diskimg_core::pass_on!(device: len is_read_only read_at set_len allocated_len);
 
     fn limits(&self) -> Limits {
         let limits = self.device.limits();

@@ -4,26 +4,14 @@
 use std::sync::Arc;
 
 use diskimg_core::filter::{FilterDriver, FilterOpen};
-use diskimg_core::{BlockDevice, Child, Error, FormatDriver, Image, ImageInfo, Result};
+use diskimg_core::{BlockDevice, Error, FormatDriver, Image, Result};
 
-use crate::node::{CHANGES, FILE, never_plain, no_name, node, pass};
+use crate::node::{CHANGES, in_front, node, over};
 
 static NODE: FormatDriver = node("preallocate", CHANGES);
 
 /// The filter.
-pub static PREALLOCATE: FilterDriver = FilterDriver {
-    node: &NODE,
-    prefix: None,
-    is_protocol: false,
-    roles: FILE,
-    is_transparent: true,
-    has_folder: true,
-    parse_name: no_name,
-    files: &[],
-    is_strong: |_| false,
-    plain_name: never_plain,
-    open,
-};
+pub static PREALLOCATE: FilterDriver = in_front(&NODE, open);
 
 /// Steps are multiples of a sector.
 const SECTOR: u64 = 512;
@@ -46,21 +34,9 @@ struct Preallocate {
 }
 
 impl Image for Preallocate {
-    fn driver(&self) -> &'static FormatDriver {
-        &NODE
-    }
-    fn info(&self) -> Result<ImageInfo> {
-        Ok(ImageInfo {
-            cluster_size: self.image.info()?.cluster_size,
-            dirty: Some(false),
-            ..ImageInfo::default()
-        })
-    }
-    fn children(&self) -> Vec<Child> {
-        vec![Child { role: "file", device: Arc::clone(&self.device) }]
-    }
+    over!("file");
 }
 
 impl BlockDevice for Preallocate {
-    pass!(device: len limits is_read_only read_at write_at write_zeroes discard flush set_len extent_at allocated_len);
+    diskimg_core::pass_on!(device: len limits is_read_only read_at write_at write_zeroes discard flush set_len extent_at allocated_len);
 }

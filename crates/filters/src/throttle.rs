@@ -8,29 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diskimg_core::filter::{FilterDriver, FilterOpen, SharedObject};
-use diskimg_core::{
-    BlockDevice, ByteRange, Child, Error, FormatDriver, Image, ImageInfo, Result, ZeroMode, len_u64,
-};
+use diskimg_core::{BlockDevice, ByteRange, Error, FormatDriver, Image, Result, ZeroMode, len_u64};
 use parking_lot::Mutex;
 
-use crate::node::{CHANGES, FILE, never_plain, no_name, node, pass};
+use crate::node::{CHANGES, in_front, node, over};
 
 static NODE: FormatDriver = node("throttle", CHANGES);
 
 /// The filter.
-pub static THROTTLE: FilterDriver = FilterDriver {
-    node: &NODE,
-    prefix: None,
-    is_protocol: false,
-    roles: FILE,
-    is_transparent: true,
-    has_folder: true,
-    parse_name: no_name,
-    files: &[],
-    is_strong: |name| name == "throttle-group",
-    plain_name: never_plain,
-    open,
-};
+pub static THROTTLE: FilterDriver =
+    FilterDriver { is_strong: |name| name == "throttle-group", ..in_front(&NODE, open) };
 
 /// What is limited: the total, reads, writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,23 +148,11 @@ impl Throttle {
 }
 
 impl Image for Throttle {
-    fn driver(&self) -> &'static FormatDriver {
-        &NODE
-    }
-    fn info(&self) -> Result<ImageInfo> {
-        Ok(ImageInfo {
-            cluster_size: self.image.info()?.cluster_size,
-            dirty: Some(false),
-            ..ImageInfo::default()
-        })
-    }
-    fn children(&self) -> Vec<Child> {
-        vec![Child { role: "file", device: Arc::clone(&self.device) }]
-    }
+    over!("file");
 }
 
 impl BlockDevice for Throttle {
-    pass!(device: len limits is_read_only flush set_len extent_at allocated_len);
+    diskimg_core::pass_on!(device: len limits is_read_only flush set_len extent_at allocated_len);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.pass(false, len_u64(buf));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diskimg_core::options::{OptKind, OptSpec, OptUse, RuntimeOptions};
+use diskimg_core::options::{OptKind, OptSpec, RuntimeOptions};
 use diskimg_core::protocol::{ProtocolCreate, ProtocolDriver, ProtocolOpen};
 use diskimg_core::{BlockDevice, Error, Prealloc, Result};
 
@@ -30,18 +30,14 @@ pub static NBD: ProtocolDriver = ProtocolDriver {
     name_options: Some(name_options),
     claims: None,
     create_options: &[
-        option("size", OptKind::Size, "Virtual disk size"),
-        option("preallocation", OptKind::Str, "Preallocation mode (allowed values: off)"),
+        OptSpec::SIZE,
+        OptSpec::create("preallocation", OptKind::Str, "Preallocation mode (allowed values: off)"),
     ],
     grow_error: "Cannot grow NBD nodes",
     open,
     create: Some(create),
     remove: None,
 };
-
-const fn option(name: &'static str, kind: OptKind, help: &'static str) -> OptSpec {
-    OptSpec { name, kind, help, default: None, usage: OptUse::CREATE }
-}
 
 fn open(request: ProtocolOpen<'_>) -> Result<Arc<dyn BlockDevice>> {
     let options = NbdOptions::take(request.filename, request.options)?;

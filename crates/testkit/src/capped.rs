@@ -2,8 +2,8 @@
 //! not the machine's memory.
 
 use diskimg_core::{
-    BlockDevice, ByteRange, Description, Error, Extent, HostRef, Limits, MemDevice, Prealloc, Result,
-    ZeroMode, errno, len_u64,
+    BlockDevice, ByteRange, Description, Error, Extent, HostRef, MemDevice, Prealloc, Result, ZeroMode,
+    errno, len_u64,
 };
 
 /// Memory with a greatest length.
@@ -33,20 +33,10 @@ impl CappedDevice {
 }
 
 impl BlockDevice for CappedDevice {
-    fn len(&self) -> u64 {
-        self.memory.len()
-    }
-
-    fn limits(&self) -> Limits {
-        self.memory.limits()
-    }
+    diskimg_core::pass_on!(memory: len limits read_at discard flush);
 
     fn describe(&self) -> Description<'_> {
         Description { driver: "capped", filename: "" }
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.memory.read_at(offset, buf)
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
@@ -57,14 +47,6 @@ impl BlockDevice for CappedDevice {
     fn write_zeroes(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
         self.room(range.end())?;
         self.memory.write_zeroes(range, how)
-    }
-
-    fn discard(&self, range: ByteRange) -> Result<()> {
-        self.memory.discard(range)
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.memory.flush()
     }
 
     fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {

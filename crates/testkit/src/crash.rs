@@ -10,10 +10,11 @@ use diskimg_core::{BlockDevice, ByteRange, MemDevice};
 
 use crate::fault::{FaultDevice, FaultKinds, FaultPlan, FaultSpec};
 use crate::history::{History, Verifier};
-use crate::ops::Op;
+use crate::ops::{Op, OpMix};
 use crate::oracle::{CheckVerdict, Oracle};
 use crate::record::{RecordDevice, Recorder, Trace};
 use crate::replay::{CrashState, Sampling};
+use crate::rng::asked;
 use crate::session::{Session, checked, read_all};
 use crate::subject::Subject;
 use crate::suite::panic_text;
@@ -63,6 +64,36 @@ pub struct Scenario<'a> {
     pub sampling: Sampling,
     /// About so many states are shown to the oracle.
     pub oracle_checks: usize,
+}
+
+/// How many states a scenario is sampled with: `usual`, or what the environment asks for with `DISKIMG_CRASH_SAMPLES`.
+#[must_use]
+pub fn samples(usual: usize) -> usize {
+    asked("DISKIMG_CRASH_SAMPLES", usual)
+}
+
+/// Explores what is common to formats with tables of places: writes that allocate and that do not, zeroes, two-phase
+/// writes, and all of it in turn, on the first eight units of `unit` bytes.
+///
+/// # Panics
+/// As [`explore`].
+pub fn explore_tables(subject: &dyn Subject, unit: u64, sampling: Sampling, oracle_checks: usize) {
+    let size = 8 * unit;
+    let whole = Op::Write(ByteRange::new(0, size), 2);
+    let none = OpMix::flushes(size);
+    let writes = OpMix { write: 30, ..none };
+    let scenarios: [(&str, Vec<Op>, OpMix, u64); 5] = [
+        ("allocating writes", vec![], writes, 1),
+        ("overwrites", vec![whole.clone()], writes, 2),
+        ("zeroes", vec![whole], OpMix { zero: 30, write: 8, ..none }, 3),
+        ("two-phase writes", vec![], OpMix { reserve: 30, write: 5, ..none }, 6),
+        ("everything", vec![], OpMix { set_len: 0, ..OpMix::changes(size) }, 8),
+    ];
+    for (name, prepare, mix, seed) in scenarios {
+        let record = mix.script(seed, 20, size, unit);
+        let scenario = Scenario { name, prepare: &prepare, record: &record, sampling, oracle_checks };
+        explore(subject, &scenario, Oracle::find());
+    }
 }
 
 /// Records the scenario on `subject` and judges its crash states: each opens, holds what was flushed, and its check

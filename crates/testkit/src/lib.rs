@@ -9,6 +9,7 @@
 //!   and [`OverlaySubject`] for one over a backing file.
 //! - [`crash`] and [`faults`]: the explorations built from these.
 //! - [`contract`]: the suite that every format driver passes.
+//! - [`exchange`]: images that ours writes and the installed `qemu-img` reads, and the other way round.
 //! - [`Oracle`] and [`suite`]: the installed `qemu-img`, and tests that are ignored where it is missing.
 //!
 //! Everything here is for tests: a broken expectation is a panic with the whole story in its message.
@@ -18,6 +19,7 @@ mod acts;
 mod capped;
 pub mod contract;
 pub mod crash;
+pub mod exchange;
 mod fault;
 pub mod faults;
 mod history;
@@ -42,7 +44,7 @@ pub use oracle::{CheckVerdict, Oracle};
 pub use overlay::{OverlaySubject, plain_node};
 pub use record::{Change, Event, RecordDevice, Recorder, Trace};
 pub use replay::{CrashState, Sampling};
-pub use rng::Rng;
+pub use rng::{Rng, rounds};
 pub use session::{Applied, Session};
 pub use shrink::{panics, run_shrinking};
 pub use slow::SlowDevice;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use diskimg_chain::Node;
-use diskimg_core::driver::{CreateContext, FormatDriver, OpenMode};
+use diskimg_core::driver::{FormatDriver, OpenMode};
 use diskimg_core::opener::NoReferences;
 use diskimg_core::{BlockDevice, Result, to_usize};
 
-use crate::ops::pattern;
+use crate::ops::{OpMix, pattern};
+use crate::session::Session;
 use crate::subject::{FormatSubject, MemOpener, Opened, Subject, open_image, open_image_with};
 
 /// An image over a backing file that is full of a pattern. The storages are called `image` and `base`.
@@ -24,6 +25,19 @@ pub struct OverlaySubject {
 }
 
 impl OverlaySubject {
+    /// Random operations that grow and shrink the disk too: each works, and what is read is as a flat disk has it, also
+    /// when it was closed and opened again. `most`: bytes of an operation at most.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn is_as_flat(&self, seed: u64, most: u64) {
+        let mut session = Session::in_memory(self);
+        for op in OpMix::changes(self.top.size).script(seed, 120, self.top.size, most) {
+            session.must(&op);
+        }
+        session.verify_reopened();
+    }
+
     fn base(&self) -> FormatSubject {
         FormatSubject { driver: self.base, options: Vec::new(), size: self.base_len }
     }
@@ -48,11 +62,8 @@ impl Subject for OverlaySubject {
         let mut options = self.top.parsed()?;
         options.set("backing_file", "base")?;
         options.set("backing_fmt", self.base.name)?;
-        let creator = self.top.driver.creator.expect("a format that creates images");
-        (creator.validate)(&options)?;
-        let storage = Arc::clone(&disks[0]);
         let opener = MemOpener::new([("base".to_owned(), Arc::clone(&disks[1]))]);
-        (creator.create)(&CreateContext { storage, filename: "image", options: &options, opener: &opener })
+        self.top.create_in(Arc::clone(&disks[0]), &options, &opener)
     }
 
     fn open(&self, disks: &[Arc<dyn BlockDevice>], write: bool) -> Result<Opened> {

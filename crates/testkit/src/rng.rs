@@ -46,3 +46,14 @@ impl Rng {
         &items[self.index(items.len())]
     }
 }
+
+/// How often something random is tried: `usual`, or what the environment asks for with `DISKIMG_PROP_ROUNDS`.
+#[must_use]
+pub fn rounds<T: std::str::FromStr>(usual: T) -> T {
+    asked("DISKIMG_PROP_ROUNDS", usual)
+}
+
+/// The number that the environment variable `name` holds, or `usual`.
+pub(crate) fn asked<T: std::str::FromStr>(name: &str, usual: T) -> T {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}

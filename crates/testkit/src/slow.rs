@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use diskimg_core::{
-    BlockDevice, ByteRange, Description, Extent, HostRef, Limits, Prealloc, Result, ZeroMode,
-};
+use diskimg_core::{BlockDevice, ByteRange, Extent, HostRef, Prealloc, Result, ZeroMode};
 
 use crate::rng::Rng;
 
@@ -36,21 +34,7 @@ impl SlowDevice {
 }
 
 impl BlockDevice for SlowDevice {
-    fn len(&self) -> u64 {
-        self.inner.len()
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.inner.is_read_only()
-    }
-
-    fn describe(&self) -> Description<'_> {
-        self.inner.describe()
-    }
+    diskimg_core::pass_on!(inner: len limits is_read_only describe);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.delay();

@@ -175,6 +175,36 @@ impl FormatSubject {
         MemOpener::new(names.zip(disks.iter().cloned()).skip(1))
     }
 
+    /// An image with further create options, which may name `files`: its storage.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn made_with(&self, options: &[(&str, &str)], files: &MemOpener) -> Result<Arc<MemDevice>> {
+        let mut parsed = self.parsed()?;
+        for (name, value) in options {
+            parsed.set(name, value)?;
+        }
+        let storage = Arc::new(MemDevice::new(0));
+        self.create_in(Arc::clone(&storage) as _, &parsed, files)?;
+        Ok(storage)
+    }
+
+    /// # Errors
+    /// The driver's.
+    ///
+    /// # Panics
+    /// If it creates no images.
+    pub(crate) fn create_in(
+        &self,
+        storage: Arc<dyn BlockDevice>,
+        options: &ParsedOptions,
+        opener: &dyn Opener,
+    ) -> Result<()> {
+        let creator = self.driver.creator.expect("a format that creates images");
+        (creator.validate)(options)?;
+        (creator.create)(&CreateContext { storage, filename: "image", options, opener })
+    }
+
     /// The image made in memory: its storages.
     ///
     /// # Panics
@@ -203,11 +233,7 @@ impl Subject for FormatSubject {
     }
 
     fn create(&self, disks: &[Arc<dyn BlockDevice>]) -> Result<()> {
-        let options = self.parsed()?;
-        let creator = self.driver.creator.expect("a format that creates images");
-        (creator.validate)(&options)?;
-        let (storage, opener) = (Arc::clone(&disks[0]), self.opener(disks));
-        (creator.create)(&CreateContext { storage, filename: "image", options: &options, opener: &opener })
+        self.create_in(Arc::clone(&disks[0]), &self.parsed()?, &self.opener(disks))
     }
 
     fn open(&self, disks: &[Arc<dyn BlockDevice>], write: bool) -> Result<Opened> {

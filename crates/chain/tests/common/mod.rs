@@ -188,7 +188,7 @@ impl BlockDevice for FakeImage {
     fn reserve(&self, range: ByteRange) -> Result<Option<Reservation<'_>>> {
         self.check_whole(range, self.len(), "reserve");
         let place = Box::leak(Box::new(diskimg_core::MemDevice::new(to_usize(range.len))));
-        let piece = Piece { range, host: Some(HostRef { device: place, offset: 0 }) };
+        let piece = Piece { range, host: Some(HostRef { device: place, offset: 0 }), fresh: false };
         Ok(Some(Reservation::new(vec![piece], Box::new(FakePublish { image: self, range, place }))))
     }
 }

@@ -21,6 +21,7 @@ mod epoch;
 mod packed;
 mod read;
 mod reserve;
+mod slices;
 mod table;
 mod tree;
 mod write;
@@ -44,6 +45,7 @@ pub use append::AppendSpace;
 pub use bytes::DataCipher;
 pub use clearing::Clearing;
 pub use packed::Packing;
+pub use slices::TableSlices;
 pub use table::{EntryTable, TableEntry};
 pub use tree::{ByteOrder, EntryTree, TreeShape};
 
@@ -297,6 +299,25 @@ pub trait ClusterMap: Send + Sync + Debug + 'static {
     fn as_check(&self) -> Option<&dyn Check> {
         None
     }
+}
+
+/// The methods of [`ClusterMap`](crate::mapped::ClusterMap) that say what is mapped: the driver, and the fields `storage`
+/// and `filename`.
+#[macro_export]
+macro_rules! mapped_file {
+    ($driver:expr) => {
+        fn driver(&self) -> &'static $crate::FormatDriver {
+            &$driver
+        }
+
+        fn storage(&self) -> &std::sync::Arc<dyn $crate::BlockDevice> {
+            &self.storage
+        }
+
+        fn filename(&self) -> &str {
+            &self.filename
+        }
+    };
 }
 
 /// An open image whose clusters are mapped by `M`.

@@ -80,6 +80,7 @@ impl<M: ClusterMap> CompressedClusters for MappedImage<M> {
         let piece = Piece {
             range: ByteRange::new(0, payload_len),
             host: Some(HostRef { device: &**self.map.storage(), offset: host }),
+            fresh: false,
         };
         Ok(Reservation::new(vec![piece], pending))
     }

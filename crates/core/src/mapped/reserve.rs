@@ -79,7 +79,7 @@ impl<M: ClusterMap> MappedImage<M> {
                 let spot = Spot { guest: guest.start, host: space.offset };
                 self.zero_stored(spot.advance(part.len), guest.len - part.len)?;
             }
-            pieces.push(Piece { range: part, host: self.host_ref(space.offset) });
+            pieces.push(Piece { range: part, host: self.host_ref(space.offset), fresh: space.fresh });
             spaces.push((cluster, space));
             cluster += space.count.max(1);
         }

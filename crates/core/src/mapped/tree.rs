@@ -1,21 +1,17 @@
 //! [`EntryTree`]: a table of tables, as formats have it whose tables are too long to be kept whole: each entry of the
 //! root table is the host offset of a leaf table, or 0. Both are read in slices; memory is bounded.
 //!
-//! A lookup that misses loads the slice without a lock and is repeated: there is no I/O under the lock.
-//!
 //! What changes is written as a cut with a barrier in between, `leaf tables │ root table`, so that the root never refers
 //! to a table whose entries are not there.
 
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-
-use super::{Cut, TableWrite};
+use super::Cut;
+use super::slices::{TableSlices, bad_place};
 use crate::device::BlockDevice;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::range::{ByteRange, to_usize};
 use crate::read::read_zero_padded;
-use crate::slice_cache::{DirtySlice, SliceCache};
 
 /// Bytes of an entry.
 const ENTRY: u64 = 8;
@@ -62,14 +58,6 @@ pub struct TreeShape {
     pub order: ByteOrder,
 }
 
-/// Slices of one kind of table.
-#[derive(Debug)]
-struct Level {
-    slices: RwLock<SliceCache>,
-    /// What the write-back that is under way has taken.
-    taken: Mutex<Vec<DirtySlice>>,
-}
-
 /// A part of a table: the table's host offset and length in bytes, and the byte that is wanted.
 #[derive(Clone, Copy)]
 struct Spot {
@@ -87,77 +75,25 @@ impl Spot {
     }
 }
 
-fn bad_place() -> Error {
-    Error::corrupt("a table lies outside of all files").with_errno(crate::error::errno::EIO)
+/// Slices of `slice` bytes, as many as are kept.
+fn level(io: &Arc<dyn BlockDevice>, slice: u64) -> TableSlices {
+    TableSlices::new(Arc::clone(io), to_usize(KEPT / slice.max(1)).max(8))
 }
 
-impl Level {
-    fn new(slice: u64) -> Self {
-        let capacity = to_usize(KEPT / slice.max(1)).max(8);
-        Self { slices: RwLock::new(SliceCache::new(capacity)), taken: Mutex::default() }
-    }
+/// Calls `look` with the bytes from `spot` on to the end of its slice.
+fn look<T>(level: &TableSlices, spot: Spot, mut look: impl FnMut(&[u8]) -> T) -> Result<T> {
+    let (offset, len, at) = spot.slice()?;
+    level.look(offset, len, |slice| look(slice.get(to_usize(at)..).unwrap_or_default()))
+}
 
-    /// Brings the slice at `offset` in.
-    fn load(&self, io: &dyn BlockDevice, offset: u64, len: u64) -> Result<()> {
-        loop {
-            let generation = self.slices.read().generation();
-            let mut bytes = vec![0; to_usize(len)];
-            read_zero_padded(io, offset, &mut bytes)?;
-            if self.slices.write().insert_current(offset, bytes, generation) {
-                return Ok(());
-            }
-        }
+/// Changes the bytes from `spot` on, all in one slice.
+fn change(level: &TableSlices, spot: Spot, bytes: &[u8]) -> Result<()> {
+    let (offset, len, at) = spot.slice()?;
+    let part = to_usize(at)..to_usize(at).saturating_add(bytes.len());
+    if part.end > to_usize(len) {
+        return Err(bad_place());
     }
-
-    /// Calls `look` with the bytes from `spot` on to the end of its slice.
-    fn look<T>(&self, io: &dyn BlockDevice, spot: Spot, mut look: impl FnMut(&[u8]) -> T) -> Result<T> {
-        let (offset, len, at) = spot.slice()?;
-        loop {
-            if let Some(slice) = self.slices.read().get(offset) {
-                return Ok(look(slice.get(to_usize(at)..).unwrap_or_default()));
-            }
-            self.load(io, offset, len)?;
-        }
-    }
-
-    /// Changes the bytes from `spot` on, all in one slice.
-    fn change(&self, io: &dyn BlockDevice, spot: Spot, bytes: &[u8]) -> Result<()> {
-        let (offset, len, at) = spot.slice()?;
-        let part = to_usize(at)..to_usize(at).saturating_add(bytes.len());
-        if part.end > to_usize(len) {
-            return Err(bad_place());
-        }
-        loop {
-            if let Some(target) = self.slices.write().get_mut(offset, part.clone()) {
-                target.copy_from_slice(bytes);
-                return Ok(());
-            }
-            self.load(io, offset, len)?;
-        }
-    }
-
-    /// What is dirty, as writes; neighbours in one.
-    fn take(&self) -> Vec<TableWrite> {
-        let dirty = self.slices.write().take_dirty();
-        let mut writes: Vec<TableWrite> = Vec::new();
-        for slice in &dirty {
-            let offset = slice.offset.saturating_add(slice.part.start as u64);
-            let bytes = slice.data.get(slice.part.clone()).unwrap_or_default();
-            match writes.last_mut() {
-                Some(last) if last.offset + last.bytes.len() as u64 == offset => {
-                    last.bytes.extend_from_slice(bytes)
-                }
-                _ => writes.push(TableWrite { offset, bytes: bytes.to_vec() }),
-            }
-        }
-        *self.taken.lock() = dirty;
-        writes
-    }
-
-    fn written(&self, ok: bool) {
-        let taken = std::mem::take(&mut *self.taken.lock());
-        self.slices.write().written(&taken, ok);
-    }
+    level.change(offset, len, part, |target| target.copy_from_slice(bytes))
 }
 
 /// The tables of an open image.
@@ -165,8 +101,8 @@ impl Level {
 pub struct EntryTree {
     io: Arc<dyn BlockDevice>,
     shape: TreeShape,
-    root: Level,
-    leaves: Level,
+    root: TableSlices,
+    leaves: TableSlices,
 }
 
 impl EntryTree {
@@ -174,7 +110,8 @@ impl EntryTree {
     #[must_use]
     pub fn new(io: Arc<dyn BlockDevice>, shape: TreeShape) -> Self {
         let leaf_len = shape.leaf_entries.saturating_mul(ENTRY);
-        Self { io, shape, root: Level::new(SLICE), leaves: Level::new(SLICE.min(leaf_len)) }
+        let (root, leaves) = (level(&io, SLICE), level(&io, SLICE.min(leaf_len)));
+        Self { io, shape, root, leaves }
     }
 
     /// Where the tables are and how long.
@@ -208,7 +145,7 @@ impl EntryTree {
     /// The storage's.
     pub fn root_entry(&self, index: u64) -> Result<u64> {
         let Some(spot) = self.root_spot(index) else { return Ok(0) };
-        let entry = self.root.look(&*self.io, spot, |bytes| bytes.first_chunk().copied())?;
+        let entry = look(&self.root, spot, |bytes| bytes.first_chunk().copied())?;
         Ok(self.shape.order.get(entry.unwrap_or_default()))
     }
 
@@ -226,8 +163,8 @@ impl EntryTree {
             let (offset, len, at) = spot.slice()?;
             let whole = len.saturating_sub(at) / ENTRY;
             // What lies behind the end of the file is zeros, unless it was changed.
-            let nothing = offset >= self.io.len() && !self.root.slices.read().contains(offset);
-            let empty = if nothing { whole } else { self.root.look(&*self.io, spot, leading_zeros)? };
+            let nothing = offset >= self.io.len() && !self.root.contains(offset);
+            let empty = if nothing { whole } else { look(&self.root, spot, leading_zeros)? };
             count = count.saturating_add(empty.saturating_mul(leaf));
             if empty < whole {
                 break;
@@ -244,7 +181,7 @@ impl EntryTree {
     /// The storage's.
     pub fn leaf_entries(&self, table: u64, index: u64, mut next: impl FnMut(u64) -> bool) -> Result<()> {
         let order = self.shape.order;
-        self.leaves.look(&*self.io, self.leaf_spot(table, index), |bytes| {
+        look(&self.leaves, self.leaf_spot(table, index), |bytes| {
             for entry in bytes.as_chunks().0 {
                 if !next(order.get(*entry)) {
                     return;
@@ -259,7 +196,7 @@ impl EntryTree {
     /// The storage's; no such entry.
     pub fn set_root(&self, index: u64, value: u64) -> Result<()> {
         let spot = self.root_spot(index).ok_or_else(bad_place)?;
-        self.root.change(&*self.io, spot, &self.shape.order.put(value))
+        change(&self.root, spot, &self.shape.order.put(value))
     }
 
     /// Changes `count` entries of the leaf table at host offset `table`, from `index` on, in memory; `value` gives each by
@@ -274,7 +211,7 @@ impl EntryTree {
             let some = ((SLICE - spot.at % SLICE) / ENTRY).min(count - done);
             let bytes: Vec<u8> =
                 (done..done + some).flat_map(|step| self.shape.order.put(value(step))).collect();
-            self.leaves.change(&*self.io, spot, &bytes)?;
+            change(&self.leaves, spot, &bytes)?;
             done += some;
         }
         Ok(())
@@ -297,15 +234,15 @@ impl EntryTree {
     /// True if so much is dirty that a write-back is due.
     #[must_use]
     pub fn wants_write_back(&self) -> bool {
-        self.leaves.slices.read().wants_write_back() || self.root.slices.read().wants_write_back()
+        self.leaves.wants_write_back() || self.root.wants_write_back()
     }
 
     /// What is dirty. It stays in memory until [`Self::written`] is called.
     #[must_use]
     pub fn take_dirty(&self) -> Cut {
         // The leaves last: no entry of the root table is taken whose leaf table was changed before it and is not.
-        let root = self.root.take();
-        let leaves = self.leaves.take();
+        let root = self.root.take_dirty_parts();
+        let leaves = self.leaves.take_dirty_parts();
         [leaves, root].into_iter().filter(|writes| !writes.is_empty()).collect()
     }
 
@@ -317,8 +254,8 @@ impl EntryTree {
 
     /// Forgets everything: the host was changed. Nothing may be dirty.
     pub fn clear(&self) {
-        self.leaves.slices.write().clear();
-        self.root.slices.write().clear();
+        self.leaves.clear();
+        self.root.clear();
     }
 
     /// Calls `each` with the entries of the table of `count` entries at host offset `table` that are not 0, by index.
@@ -364,6 +301,7 @@ fn leading_zeros(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mapped::TableWrite;
     use crate::mem::MemDevice;
 
     fn tree(memory: &Arc<MemDevice>) -> EntryTree {

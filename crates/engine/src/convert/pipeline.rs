@@ -16,18 +16,21 @@ use diskimg_core::{
 use parking_lot::{Condvar, Mutex};
 
 use super::encode::Encoder;
-use super::place::Placer;
+use super::place::{LeaveOut, Placer};
 use super::plan::{Planner, Rules, SECTOR, Unit, Unknown};
 use super::rate::Rate;
 use super::source::Sources;
 use super::steps::Steps;
 use super::zero_detect::{ZeroRules, split};
-use super::{COMPRESSED_UNIT, ConvertOptions, ConvertReport, UNIT};
+use super::{ConvertOptions, ConvertReport, UNIT};
 use crate::parallel::{Failure, on_threads, workers};
 use crate::told::failed;
 
 /// Buffers for each thread: one that it works on, and one that waits for its turn.
 const BUFFERS_PER_WORKER: usize = 2;
+
+/// Units from this size on, in bytes, are written around the zeros within: the file keeps holes there.
+const LARGE_UNIT: u64 = 256 << 10;
 
 /// A run of the target, and what comes there.
 #[derive(Clone, Copy, Debug)]
@@ -132,10 +135,12 @@ pub(super) fn run(
         (rules.write_unit.max(1 << options.sparse_size.max(1).ilog2()), options.sparse_size)
     };
     let rules_of_zeros = (zeros.look_from < u64::MAX).then_some(ZeroRules { block, least });
-    // Clusters that exist already take single blocks.
-    let leave_out = rules_of_zeros
-        .filter(|_| rules.zero_from == 0)
-        .map(|zeros| ZeroRules { block: 1 << options.sparse_size.ilog2(), ..zeros });
+    // Clusters that exist already, and new ones that are large, take single blocks.
+    let single = rules_of_zeros.map(|zeros| ZeroRules { block: 1 << options.sparse_size.ilog2(), ..zeros });
+    let leave_out = LeaveOut {
+        in_place: single.filter(|_| rules.zero_from == 0),
+        in_fresh: single.filter(|_| rules.write_unit >= LARGE_UNIT && !options.compress),
+    };
     let steps = if task.progress.wants_exact() {
         Some(Mutex::new(Steps::count(sources, rules, options.compress, task)?))
     } else {
@@ -206,8 +211,7 @@ fn rules(target: &Node, options: &ConvertOptions, zeros: Zeros) -> Rules {
     {
         write_unit = write_unit.max(clusters.cluster_len());
     }
-    let usual = if options.compress { COMPRESSED_UNIT } else { UNIT };
-    let max_unit = align_up(usual.max(options.sparse_size), write_unit).unwrap_or(write_unit);
+    let max_unit = align_up(UNIT.max(options.sparse_size), write_unit).unwrap_or(write_unit);
     let zero_from = align_up(zeros.known_from, write_unit).unwrap_or(u64::MAX);
     Rules { write_unit, max_unit, zero_from, fill: zeros.fill, salvage: options.salvage }
 }
@@ -362,8 +366,7 @@ impl<'a> Pipeline<'a> {
         compared: &mut Vec<u8>,
         mut each: impl FnMut(ByteRange, usize) -> Result<()>,
     ) -> Result<()> {
-        compared.resize(bytes.len(), 0);
-        let is_compared = self.sources.read_compared(range.start, compared);
+        let is_compared = self.sources.read_compared(range.start, bytes.len(), compared);
         if !is_compared.map_err(|error| failed(COMPARED_UNREADABLE, error))? {
             return each(range, 0);
         }

@@ -24,8 +24,16 @@ pub(super) struct Placer<'a> {
     sources: &'a Sources<'a>,
     /// Placing decides about the layout, so what has no second phase is written at once.
     pub(super) ordered: bool,
-    /// Zeros that need not be written where the target has a place already.
-    leave_out: Option<ZeroRules>,
+    leave_out: LeaveOut,
+}
+
+/// Zeros within data that need not be written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LeaveOut {
+    /// Where the target has a place already.
+    pub(super) in_place: Option<ZeroRules>,
+    /// In a place that is new.
+    pub(super) in_fresh: Option<ZeroRules>,
 }
 
 /// A unit's segments with the places they got.
@@ -36,7 +44,7 @@ impl<'a> Placer<'a> {
         target: &'a Node,
         sources: &'a Sources<'a>,
         ordered: bool,
-        leave_out: Option<ZeroRules>,
+        leave_out: LeaveOut,
     ) -> Self {
         let compressed = target.image().as_compressed();
         let layer = sources.target_holds_zeros(target).then(|| &**target.image());
@@ -107,8 +115,12 @@ impl<'a> Placer<'a> {
             Content::Zeros => Ok(()),
             Content::Bytes { at } => {
                 let bytes = slice(&work.buf, at, to_usize(segment.range.len));
-                match self.leave_out.filter(|_| place.is_none() && self.ordered) {
-                    Some(rules) => self.write_blocks(segment.range, bytes, rules),
+                let rules = match &place {
+                    Some(place) => self.leave_out.in_fresh.filter(|_| place.is_fresh()),
+                    None => self.leave_out.in_place.filter(|_| self.ordered),
+                };
+                match rules {
+                    Some(rules) => self.write_blocks(segment.range, bytes, rules, place.as_ref()),
                     None => self.write_bytes(segment.range.start, bytes, place.as_ref()),
                 }
             }
@@ -130,13 +142,19 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// Writes the blocks that are not zeros into clusters that are there and read as zeros.
-    fn write_blocks(&self, range: ByteRange, bytes: &[u8], rules: ZeroRules) -> Result<()> {
+    /// Writes the blocks that are not zeros into clusters that read as zeros.
+    fn write_blocks(
+        &self,
+        range: ByteRange,
+        bytes: &[u8],
+        rules: ZeroRules,
+        place: Option<&Reservation<'a>>,
+    ) -> Result<()> {
         let mut result = Ok(());
         split(bytes, range, rules, |run, zero| {
             if !zero && result.is_ok() {
                 let part = slice(bytes, to_usize(run.start - range.start), to_usize(run.len));
-                result = self.device.write_at(run.start, part);
+                result = self.write_bytes(run.start, part, place);
             }
         });
         result

@@ -155,11 +155,13 @@ impl<'a> Sources<'a> {
         Ok((if equal { Class::Below } else { Class::Data }, len))
     }
 
-    /// What the disk is compared with while it is copied: reads it there; zeros behind its end.
-    pub(super) fn read_compared(&self, offset: u64, buf: &mut [u8]) -> Result<bool> {
+    /// What the disk is compared with while it is copied: reads `len` bytes there; zeros behind its end.
+    pub(super) fn read_compared(&self, offset: u64, len: usize, buf: &mut Vec<u8>) -> Result<bool> {
         let Scope::Unlike(disk) = self.scope else { return Ok(false) };
+        buf.resize(len, 0);
         let len = disk.map_or(0, |disk| disk.device().len()).saturating_sub(offset);
-        let (there, behind) = buf.split_at_mut(to_usize(len).min(buf.len()));
+        let there = to_usize(len).min(buf.len());
+        let (there, behind) = buf.split_at_mut(there);
         behind.fill(0);
         if let Some(disk) = disk.filter(|_| !there.is_empty()) {
             disk.device().read_at(offset, there)?;

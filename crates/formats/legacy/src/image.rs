@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use diskimg_core::driver::OpenContext;
 use diskimg_core::{
-    BlockDevice, ByteRange, Child, Description, Error, ErrorKind, FormatDriver, Image, ImageInfo, Prealloc,
-    Result, ZeroMode, errno, len_u64, read_only_error,
+    BlockDevice, ByteRange, Child, Description, Error, ErrorKind, FormatDriver, Image, ImageInfo, Result,
+    errno, len_u64,
 };
 
 /// How a format reads its disk.
@@ -44,10 +44,6 @@ impl<C: Contents> BlockDevice for ReadOnly<C> {
         self.0.len()
     }
 
-    fn is_read_only(&self) -> bool {
-        true
-    }
-
     fn describe(&self) -> Description<'_> {
         Description { driver: self.0.driver().name, filename: self.0.storage().describe().filename }
     }
@@ -57,25 +53,7 @@ impl<C: Contents> BlockDevice for ReadOnly<C> {
         self.0.read(offset, buf)
     }
 
-    fn write_at(&self, _: u64, _: &[u8]) -> Result<()> {
-        Err(read_only_error())
-    }
-
-    fn write_zeroes(&self, _: ByteRange, _: ZeroMode) -> Result<()> {
-        Err(read_only_error())
-    }
-
-    fn discard(&self, _: ByteRange) -> Result<()> {
-        Err(read_only_error())
-    }
-
-    fn flush(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn set_len(&self, _: u64, _: Prealloc) -> Result<()> {
-        Err(read_only_error())
-    }
+    diskimg_core::refuse_changes!();
 
     fn allocated_len(&self) -> Result<Option<u64>> {
         self.0.storage().allocated_len()

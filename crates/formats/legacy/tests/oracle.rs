@@ -43,7 +43,7 @@ fn main() -> ExitCode {
             }
         }));
         tests.push(suite::with_oracle(format!("{name}: damage"), move |oracle| {
-            for round in 0..rounds() {
+            for round in 0..diskimg_testkit::rounds(30) {
                 let mut rng = Rng::new(seed + 500 + round);
                 let mut image = make(&mut rng).image;
                 let story = spoil(&mut rng, &mut image, *damage);
@@ -52,11 +52,6 @@ fn main() -> ExitCode {
         }));
     }
     suite::run(tests)
-}
-
-/// Damaged images for each kind; `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
 }
 
 fn spoil(rng: &mut Rng, image: &mut Vec<u8>, (head, tail): (u64, u64)) -> String {

@@ -9,31 +9,32 @@ pub(crate) const DETACHED_HEADER: &str = "detached-header";
 
 /// All of them, in the order in which a summary shows them.
 pub(crate) const OPTIONS: &[OptSpec] = &[
-    spec("size", OptKind::Size, "Virtual disk size", OptUse::CREATE),
-    spec(KEY_SECRET, OptKind::Str, "ID of the secret that provides the keyslot passphrase", OptUse::CREATE),
-    spec("cipher-alg", OptKind::Str, "Name of encryption cipher algorithm", OptUse::CREATE),
-    spec("cipher-mode", OptKind::Str, "Name of encryption cipher mode", OptUse::CREATE),
-    spec("ivgen-alg", OptKind::Str, "Name of IV generator algorithm", OptUse::CREATE),
-    spec("ivgen-hash-alg", OptKind::Str, "Name of IV generator hash algorithm", OptUse::CREATE),
-    spec("hash-alg", OptKind::Str, "Name of encryption hash algorithm", OptUse::CREATE),
-    spec(
+    OptSpec::SIZE,
+    OptSpec::create(KEY_SECRET, OptKind::Str, "ID of the secret that provides the keyslot passphrase"),
+    OptSpec::create("cipher-alg", OptKind::Str, "Name of encryption cipher algorithm"),
+    OptSpec::create("cipher-mode", OptKind::Str, "Name of encryption cipher mode"),
+    OptSpec::create("ivgen-alg", OptKind::Str, "Name of IV generator algorithm"),
+    OptSpec::create("ivgen-hash-alg", OptKind::Str, "Name of IV generator hash algorithm"),
+    OptSpec::create("hash-alg", OptKind::Str, "Name of encryption hash algorithm"),
+    OptSpec::new(
         "iter-time",
         OptKind::Number,
         "Time to spend in PBKDF in milliseconds",
         OptUse::CREATE.union(OptUse::AMEND),
     ),
-    spec(DETACHED_HEADER, OptKind::Bool, "Create a detached LUKS header", OptUse::CREATE),
-    spec("state", OptKind::Str, "Select new state of affected keyslots (active/inactive)", OptUse::AMEND),
-    spec("keyslot", OptKind::Number, "Select a single keyslot to modify explicitly", OptUse::AMEND),
-    spec("old-secret", OptKind::Str, "Select all keyslots that match this password", OptUse::AMEND),
-    spec(
+    OptSpec::create(DETACHED_HEADER, OptKind::Bool, "Create a detached LUKS header"),
+    OptSpec::new(
+        "state",
+        OptKind::Str,
+        "Select new state of affected keyslots (active/inactive)",
+        OptUse::AMEND,
+    ),
+    OptSpec::new("keyslot", OptKind::Number, "Select a single keyslot to modify explicitly", OptUse::AMEND),
+    OptSpec::new("old-secret", OptKind::Str, "Select all keyslots that match this password", OptUse::AMEND),
+    OptSpec::new(
         "new-secret",
         OptKind::Str,
         "New secret to set in the matching keyslots. Empty string to erase",
         OptUse::AMEND,
     ),
 ];
-
-const fn spec(name: &'static str, kind: OptKind, help: &'static str, usage: OptUse) -> OptSpec {
-    OptSpec { name, kind, help, default: None, usage }
-}

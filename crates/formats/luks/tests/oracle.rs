@@ -39,13 +39,10 @@ fn main() -> ExitCode {
     }
     tests.push(suite::with_oracle("detached headers", detached));
     tests.push(suite::with_oracle("key slots", key_slots));
-    tests.push(suite::with_oracle("damage", |oracle| (0..rounds()).for_each(|seed| damage(oracle, seed))));
+    tests.push(suite::with_oracle("damage", |oracle| {
+        (0..diskimg_testkit::rounds(120)).for_each(|seed| damage(oracle, seed))
+    }));
     suite::run(tests)
-}
-
-/// Damaged headers; `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120)
 }
 
 /// Runs the oracle with the secrets.

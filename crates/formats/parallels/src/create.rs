@@ -1,7 +1,7 @@
 //! Creating images.
 
 use diskimg_core::driver::CreateContext;
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
+use diskimg_core::options::{OptKind, OptSpec, ParsedOptions};
 use diskimg_core::{Error, Prealloc, Result, align_up, errno};
 
 use crate::header::{HEADER_LEN, Header};
@@ -9,20 +9,8 @@ use crate::limits::{CREATE_CLUSTER, DEFAULT_CLUSTER, MAX_CLUSTER_SECTORS, MAX_EN
 
 /// The create options.
 pub(crate) const OPTIONS: &[OptSpec] = &[
-    OptSpec {
-        name: "size",
-        kind: OptKind::Size,
-        help: "Virtual disk size",
-        default: None,
-        usage: OptUse::CREATE,
-    },
-    OptSpec {
-        name: "cluster_size",
-        kind: OptKind::Size,
-        help: "Parallels image cluster size",
-        default: Some(DEFAULT_CLUSTER),
-        usage: OptUse::CREATE,
-    },
+    OptSpec::SIZE,
+    OptSpec::create("cluster_size", OptKind::Size, "Parallels image cluster size").or(DEFAULT_CLUSTER),
 ];
 
 /// What a new image looks like, in sectors.

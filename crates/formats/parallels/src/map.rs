@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use diskimg_core::mapped::{ClusterMap, Cut, EntryTable, Place, Run, Space, TableEntry};
-use diskimg_core::{
-    BlockDevice, ByteRange, Check, Error, FormatDriver, ImageInfo, Prealloc, Result, ZeroMode, errno,
-};
+use diskimg_core::{BlockDevice, ByteRange, Check, Error, ImageInfo, Prealloc, Result, ZeroMode, errno};
 use parking_lot::{Mutex, RwLock};
 
 use crate::header::{HEADER_LEN, Header, IN_USE, IN_USE_OFFSET};
@@ -179,17 +177,7 @@ impl BatMap {
 }
 
 impl ClusterMap for BatMap {
-    fn driver(&self) -> &'static FormatDriver {
-        &crate::DRIVER
-    }
-
-    fn storage(&self) -> &Arc<dyn BlockDevice> {
-        &self.storage
-    }
-
-    fn filename(&self) -> &str {
-        &self.filename
-    }
+    diskimg_core::mapped_file!(crate::DRIVER);
 
     fn cluster_size(&self) -> u64 {
         self.header.cluster_size

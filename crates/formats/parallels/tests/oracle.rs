@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use diskimg_core::driver::OpenMode;
 use diskimg_core::opener::NoReferences;
-use diskimg_core::{BlockDevice, CheckReport, Image, MemDevice, Repair, Result, Task, to_usize};
+use diskimg_core::{CheckReport, MemDevice, Repair, Task};
 use diskimg_parallels::DRIVER;
-use diskimg_testkit::{FormatSubject, Oracle, Rng, Session, open_image, suite};
-use diskimg_testkit::{OpMix, Subject};
+use diskimg_testkit::exchange::{changed, folder_of, open_bytes, random_writes, theirs_made, theirs_read};
+use diskimg_testkit::{FormatSubject, Oracle, Rng, open_image, suite};
 use md5::{Digest, Md5};
 
 /// Options and sizes of images, and whether their entries count sectors.
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 
 /// Damaged images; `DISKIMG_PROP_ROUNDS` asks for more.
 fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+    diskimg_testkit::rounds(60)
 }
 
 /// Makes an image old: entries and all else that is 0 or in sectors stay as they are.
@@ -62,38 +62,16 @@ fn ours_is_read(oracle: &Oracle, (options, size, old): (&'static [&'static str],
     if old {
         make_old(&mut image);
     }
-    let memory = Arc::new(MemDevice::from(image));
-    let shared: Vec<Arc<dyn BlockDevice>> = vec![memory.clone()];
-    let mut session = Session::open(&subject, shared.clone(), subject.initial(), || 0).unwrap();
-    for op in OpMix::changes(size).script(seed, 40, size, 1 << 20) {
-        session.must(&op);
-    }
-    drop(session);
-    let mut disk = vec![0; to_usize(size)];
-    subject.open(&shared, false).unwrap().device.read_at(0, &mut disk).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("image"), memory.to_vec()).unwrap();
-    std::fs::write(folder.path().join("disk"), disk).unwrap();
+    let folder = folder_of(changed(&subject, image, seed));
     oracle.compare_raw(folder.path(), "parallels", "image", "disk").unwrap();
     let output = oracle.run(folder.path(), &["check", "-f", "parallels", "image"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn open(image: Vec<u8>) -> Result<Arc<dyn Image>> {
-    open_image(&DRIVER, Arc::new(MemDevice::read_only(image)), OpenMode::default(), &NoReferences)
-}
-
 fn theirs_is_read(oracle: &Oracle, (options, size, old): (&'static [&'static str], u64, bool), seed: u64) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
-    let mut args = vec!["create", "-q", "-f", "parallels"];
-    let joined = options.join(",");
-    if !options.is_empty() {
-        args.extend(["-o", &joined]);
-    }
-    let length = size.to_string();
-    args.extend(["image", &length]);
-    oracle.must(folder.path(), &args);
+    theirs_made(oracle, folder.path(), "parallels", options, size);
     let mut image = std::fs::read(&path).unwrap();
     let made = FormatSubject::new(&DRIVER, size, options).fresh()[0].to_vec();
     assert!(image == made, "a new image differs");
@@ -101,22 +79,8 @@ fn theirs_is_read(oracle: &Oracle, (options, size, old): (&'static [&'static str
         make_old(&mut image);
         std::fs::write(&path, image).unwrap();
     }
-    let mut rng = Rng::new(seed);
-    let writes: Vec<String> = (0..12)
-        .map(|_| {
-            let at = rng.below(size / 512) * 512;
-            let len = (1 + rng.below(3000)) * 512;
-            let how = if rng.below(4) == 0 { "-z".to_owned() } else { format!("-P {}", 1 + rng.below(250)) };
-            format!("write {how} {at} {}", len.min(size - at))
-        })
-        .collect();
-    let commands: Vec<&str> = writes.iter().map(String::as_str).collect();
-    oracle.qemu_io(folder.path(), "parallels", "image", &commands);
-    oracle.must(folder.path(), &["convert", "-f", "parallels", "-O", "raw", "image", "disk"]);
-    let image = open(std::fs::read(&path).unwrap()).unwrap();
-    let mut disk = vec![0; to_usize(size)];
-    image.read_at(0, &mut disk).unwrap();
-    assert!(disk == std::fs::read(folder.path().join("disk")).unwrap(), "{writes:?}");
+    let writes = random_writes(seed, size, true);
+    let image = theirs_read(oracle, folder.path(), (&DRIVER, "parallels"), &writes);
     let report = image.as_check().unwrap().check(Repair::Nothing, &mut |_| {}, &Task::quiet()).unwrap();
     assert_eq!(report.corruptions, 0);
     let theirs = oracle.run(folder.path(), &["check", "-f", "parallels", "image"]);
@@ -312,7 +276,7 @@ fn extensions(oracle: &Oracle) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("image"), &image).unwrap();
         let theirs = refusal(oracle, folder.path());
-        let ours = open(image.clone()).err().map(|error| error.joined());
+        let ours = open_bytes(&DRIVER, image.clone()).err().map(|error| error.joined());
         assert_eq!(ours, theirs, "case {number}");
         if ours.is_none() {
             ours_keeps_it(image);

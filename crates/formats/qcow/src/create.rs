@@ -1,8 +1,8 @@
 //! Creating images.
 
 use diskimg_core::driver::CreateContext;
-use diskimg_core::options::OptKind::{Bool, Size, Str};
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
+use diskimg_core::options::OptKind::{Bool, Str};
+use diskimg_core::options::{OptSpec, ParsedOptions};
 use diskimg_core::{Error, Result, align_up, errno, extend_to};
 use diskimg_crypto::legacy_aes;
 
@@ -10,22 +10,18 @@ use crate::crypt::{FORMAT, key_required};
 use crate::header::{AES, HEADER_LEN, Header, QcowError};
 use crate::limits::{MAX_BACKING_NAME, SECTOR};
 
-const fn option(name: &'static str, kind: OptKind, help: &'static str) -> OptSpec {
-    OptSpec { name, kind, help, default: None, usage: OptUse::CREATE }
-}
-
 /// The create options.
 pub(crate) const OPTIONS: &[OptSpec] = &[
-    option("size", Size, "Virtual disk size"),
-    option("backing_file", Str, "File name of a base image"),
-    option("backing_fmt", Str, "Format of the backing image"),
-    option(
+    OptSpec::SIZE,
+    OptSpec::create("backing_file", Str, "File name of a base image"),
+    OptSpec::create("backing_fmt", Str, "Format of the backing image"),
+    OptSpec::create(
         "encryption",
         Bool,
         "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
     ),
-    option("encrypt.format", Str, "Encrypt the image, format choices: 'aes'"),
-    option("encrypt.key-secret", Str, "ID of the secret that provides the AES encryption key"),
+    OptSpec::create("encrypt.format", Str, "Encrypt the image, format choices: 'aes'"),
+    OptSpec::create("encrypt.key-secret", Str, "ID of the secret that provides the AES encryption key"),
 ];
 
 /// Encryption formats of the option's type. Only the first is one of this format.

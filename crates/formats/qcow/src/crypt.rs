@@ -3,7 +3,7 @@
 use diskimg_core::driver::OpenMode;
 use diskimg_core::mapped::DataCipher;
 use diskimg_core::opener::Opener;
-use diskimg_core::options::{RuntimeOptions, RuntimeValue};
+use diskimg_core::options::RuntimeOptions;
 use diskimg_core::{Error, Result};
 use diskimg_crypto::{SECTOR_LEN, SectorCipher, legacy_aes};
 
@@ -22,18 +22,6 @@ pub(crate) fn key_required() -> Error {
     Error::invalid("Parameter 'encrypt.key-secret' is required for cipher")
 }
 
-/// The text of a value, as the command line would have given it.
-fn text_of(value: &RuntimeValue) -> String {
-    match value {
-        RuntimeValue::Str(text) => text.clone(),
-        RuntimeValue::Int(number) => number.to_string(),
-        RuntimeValue::Uint(number) => number.to_string(),
-        RuntimeValue::Float(number) => number.to_string(),
-        RuntimeValue::Bool(on) => if *on { "on" } else { "off" }.to_owned(),
-        RuntimeValue::Null => String::new(),
-    }
-}
-
 /// The cipher of the image with this header, with the options that start with `encrypt.` (without that).
 ///
 /// # Errors
@@ -44,8 +32,8 @@ pub(crate) fn unlock(
     mut options: RuntimeOptions,
     opener: &dyn Opener,
 ) -> Result<Option<Aes>> {
-    let format = options.take("format").as_ref().map(text_of);
-    let secret = options.take("key-secret").as_ref().map(text_of);
+    let format = options.take("format").map(|value| value.to_string());
+    let secret = options.take("key-secret").map(|value| value.to_string());
     if header.crypt_method != AES {
         return match format {
             Some(given) => Err(Error::invalid(format!(

@@ -17,8 +17,8 @@ use diskimg_core::mapped::{
     AppendSpace, Clearing, ClusterMap, Cut, DataCipher, EntryTree, Packing, Place, Run, Space,
 };
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, ClusterEncoder, Codec, Device, Error, ErrorKind, FormatDriver,
-    ImageInfo, Prealloc, Result, ZeroMode, errno,
+    BackingRef, BlockDevice, ByteRange, ClusterEncoder, Codec, Device, Error, ErrorKind, ImageInfo, Prealloc,
+    Result, ZeroMode, errno,
 };
 use parking_lot::Mutex;
 
@@ -97,17 +97,7 @@ impl QcowMap {
 }
 
 impl ClusterMap for QcowMap {
-    fn driver(&self) -> &'static FormatDriver {
-        &crate::DRIVER
-    }
-
-    fn storage(&self) -> &Arc<dyn BlockDevice> {
-        &self.storage
-    }
-
-    fn filename(&self) -> &str {
-        &self.filename
-    }
+    diskimg_core::mapped_file!(crate::DRIVER);
 
     fn cluster_size(&self) -> u64 {
         self.header.cluster_size()

@@ -5,11 +5,10 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use diskimg_core::driver::OpenMode;
-use diskimg_core::opener::NoReferences;
-use diskimg_core::{BlockDevice, Image, MemDevice, Result, to_usize};
+use diskimg_core::{BlockDevice, MemDevice, to_usize};
 use diskimg_qcow::DRIVER;
-use diskimg_testkit::{FormatSubject, OpMix, Oracle, Rng, Session, Subject, open_image, suite};
+use diskimg_testkit::exchange::{changed, folder_of, open_bytes, random_writes};
+use diskimg_testkit::{FormatSubject, Oracle, Rng, Subject, suite};
 
 /// Sizes of images.
 const SIZES: &[u64] = &[10 << 20, (5 << 20) + 512, 512];
@@ -35,14 +34,9 @@ fn main() -> ExitCode {
     tests.push(suite::with_oracle("theirs is read: compressed", theirs_is_unpacked));
     tests.push(suite::with_oracle("damage", |oracle| {
         // The last: the name of a backing file behind all files.
-        (0..rounds()).chain([177]).for_each(|seed| damage(oracle, seed));
+        (0..diskimg_testkit::rounds(150)).chain([177]).for_each(|seed| damage(oracle, seed));
     }));
     suite::run(tests)
-}
-
-/// Damaged images; `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
 }
 
 /// Secret and specification with which the oracle opens an image.
@@ -57,27 +51,13 @@ fn opened(encrypted: bool) -> Vec<&'static str> {
 
 fn ours_is_read(oracle: &Oracle, options: &'static [&'static str], size: u64, seed: u64) {
     let subject = FormatSubject::new(&DRIVER, size, options);
-    let memory = subject.fresh();
-    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(|disk| Arc::clone(disk) as _).collect();
-    let mut session = Session::open(&subject, shared.clone(), subject.initial(), || 0).unwrap();
-    for op in OpMix::changes(size).script(seed, 40, size, 1 << 20) {
-        session.must(&op);
-    }
-    drop(session);
-    let mut disk = vec![0; to_usize(size)];
-    subject.open(&shared, false).unwrap().device.read_at(0, &mut disk).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("image"), memory[0].to_vec()).unwrap();
-    std::fs::write(folder.path().join("disk"), &disk).unwrap();
+    let folder = folder_of(changed(&subject, subject.fresh()[0].to_vec(), seed));
     let mut args = vec!["convert", "-O", "raw"];
     args.extend(opened(!options.is_empty()));
     args.push("out");
     oracle.must(folder.path(), &args);
-    assert!(std::fs::read(folder.path().join("out")).unwrap() == disk, "seed {seed}");
-}
-
-fn open(image: Vec<u8>) -> Result<Arc<dyn Image>> {
-    open_image(&DRIVER, Arc::new(MemDevice::read_only(image)), OpenMode::default(), &NoReferences)
+    let read = |name| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(read("out") == read("disk"), "seed {seed}");
 }
 
 fn theirs_is_read(oracle: &Oracle, encrypted: bool, size: u64, seed: u64) {
@@ -90,15 +70,8 @@ fn theirs_is_read(oracle: &Oracle, encrypted: bool, size: u64, seed: u64) {
     }
     args.extend(["image", &length]);
     oracle.must(folder.path(), &args);
-    let mut rng = Rng::new(seed);
     let mut args: Vec<String> = Vec::new();
-    let writes: Vec<String> = (0..12)
-        .map(|_| {
-            let at = rng.below(size / 512) * 512;
-            let len = (1 + rng.below(3000)) * 512;
-            format!("write -P {} {at} {}", 1 + rng.below(250), len.min(size - at))
-        })
-        .collect();
+    let writes = random_writes(seed, size, false);
     for write in &writes {
         args.extend(["-c".to_owned(), write.clone()]);
     }
@@ -177,7 +150,7 @@ fn damage(oracle: &Oracle, seed: u64) {
         let output = oracle.run(folder.path(), args);
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let image = match open(image) {
+    let image = match open_bytes(&DRIVER, image) {
         // An image that says that it is encrypted is described without a key.
         Err(error) if error.to_string().contains("key-secret") => return,
         Err(error) => {

@@ -13,6 +13,7 @@ mod correction;
 mod counts;
 mod entry;
 mod finding;
+mod holes;
 mod layout;
 mod patch;
 mod places;

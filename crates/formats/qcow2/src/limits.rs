@@ -38,3 +38,5 @@ pub(crate) const MAX_BITMAP_DATA_BYTES: u64 = 512 << 20;
 pub(crate) const MAX_BITMAP_NAME: u16 = 1023;
 /// Coarsest granularity of a bitmap, in bytes.
 pub(crate) const MAX_BITMAP_GRANULARITY: u64 = 2 << 30;
+/// Smallest piece of a hole in the host file, in bytes: what file systems allocate. Less would make them write zeros.
+pub(crate) const HOLE_UNIT: u64 = 4096;

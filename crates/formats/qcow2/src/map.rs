@@ -42,6 +42,16 @@ impl RunKind {
             _ => false,
         }
     }
+
+    /// By how much the descriptors of clusters grow that are wholly of this kind and continue each other; `None`:
+    /// nothing follows from a descriptor alone.
+    const fn step(self, cluster_size: u64) -> Option<u64> {
+        match self {
+            Self::Absent | Self::Zero { host: None } => Some(0),
+            Self::Zero { host: Some(_) } | Self::Data { .. } => Some(cluster_size),
+            Self::Reserved { .. } | Self::Compressed { .. } => None,
+        }
+    }
 }
 
 impl Qcow2 {
@@ -95,6 +105,15 @@ impl Qcow2 {
             }
             at += len;
             if geo.is_aligned(at) {
+                // What says the same as a whole cluster before it is not taken apart again.
+                if len == geo.cluster_size()
+                    && let Some(step) = piece.kind.step(geo.cluster_size())
+                    && let Some(run) = &mut found
+                {
+                    let more = slice.going_on(index, step, (range.end() - at) >> geo.cluster_bits);
+                    let bytes = more << geo.cluster_bits;
+                    (run.len, at, index) = (run.len + bytes, at + bytes, index + more);
+                }
                 index += 1;
             }
         }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use diskimg_core::driver::{NoticeLevel, Notices, OpenContext, OpenMode};
-use diskimg_core::opener::{Mode, ReferenceKind};
+use diskimg_core::opener::{Mode, Opener, ReferenceKind};
 use diskimg_core::options::RuntimeOptions;
 use diskimg_core::{BlockDevice, Error, Image, Result, read_zero_padded, to_usize};
 
@@ -77,16 +77,7 @@ pub(crate) fn load(ctx: OpenContext<'_>) -> Result<Parts> {
     let unlocking = Unlocking { mode, options: &crypt_options, opener };
     let luks = unlocking.luks(draft.header(), &storage)?;
     warn_of_stale_bitmaps(draft.header(), &notices);
-    let data_file = if mode.describe_only {
-        None
-    } else {
-        if let Some(name) = data_reference {
-            return Err(Error::invalid(format!("Cannot find device='{name}' nor node-name='{name}'")));
-        }
-        let access = Mode { write: mode.write, create: false };
-        let open = |name: &str, options| opener.open(ReferenceKind::DataFile, name, access, options);
-        open_data_file(draft.header(), data_options, open)?
-    };
+    let data_file = open_data_file(draft.header(), (data_reference, data_options), mode, opener)?;
     let mut header = draft.finish(device)?;
     let crypt = luks.map_or_else(|| unlocking.aes(&header), |luks| Ok(Some(luks)))?;
     let mut snapshots = read_snapshots(device, &header, mode)?;
@@ -204,11 +195,19 @@ fn warn_of_stale_bitmaps(header: &Header, notices: &Notices) {
     );
 }
 
+/// The file of the guest's data, if the image has one and is not opened only to be described.
 fn open_data_file(
     header: &Header,
-    options: RuntimeOptions,
-    open: impl FnOnce(&str, RuntimeOptions) -> Result<Arc<dyn BlockDevice>>,
+    (node, options): (Option<String>, RuntimeOptions),
+    mode: OpenMode,
+    opener: &dyn Opener,
 ) -> Result<Option<Arc<dyn BlockDevice>>> {
+    if mode.describe_only {
+        return Ok(None);
+    }
+    if let Some(name) = node {
+        return Err(Error::invalid(format!("Cannot find device='{name}' nor node-name='{name}'")));
+    }
     if !header.has_data_file() {
         if !options.is_empty() {
             return Err(Error::invalid("'data-file' can only be set for images with an external data file"));
@@ -222,7 +221,8 @@ fn open_data_file(
     if name.is_empty() && options.is_empty() {
         return Err(Error::invalid("'data-file' is required for this image"));
     }
-    open(name, options).map(Some)
+    let access = Mode { write: mode.write, create: false };
+    opener.open(ReferenceKind::DataFile, name, access, options).map(Some)
 }
 
 fn read_snapshots(device: &dyn BlockDevice, header: &Header, mode: OpenMode) -> Result<SnapshotTable> {

@@ -1,7 +1,7 @@
 //! Create and amend options: the table, and what a set of them means.
 
 use diskimg_core::options::OptKind::{Bool, Number, Size, Str};
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
+use diskimg_core::options::{OptSpec, OptUse, ParsedOptions};
 use diskimg_core::{Error, Prealloc, Result, errno};
 
 use crate::crypt::{self, METHOD_AES, METHOD_LUKS};
@@ -16,54 +16,49 @@ const CREATE: OptUse = OptUse::CREATE;
 const AMEND: OptUse = OptUse::AMEND;
 const BOTH: OptUse = OptUse::CREATE.union(OptUse::AMEND);
 
-const fn spec(name: &'static str, kind: OptKind, help: &'static str, usage: OptUse) -> OptSpec {
-    OptSpec { name, kind, help, default: None, usage }
-}
-
-const fn with_default(spec: OptSpec, default: &'static str) -> OptSpec {
-    OptSpec { default: Some(default), ..spec }
-}
-
 /// All options, in the order in which a summary shows them.
 pub(crate) static OPTIONS: [OptSpec; 25] = [
-    spec(
+    OptSpec::new(
         "encryption",
         Bool,
         "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
         CREATE,
     ),
-    spec("encrypt.format", Str, "Encrypt the image, format choices: 'aes', 'luks'", CREATE),
-    spec("encrypt.key-secret", Str, "ID of secret providing qcow AES key or LUKS passphrase", CREATE),
-    spec("encrypt.cipher-alg", Str, "Name of encryption cipher algorithm", CREATE),
-    spec("encrypt.cipher-mode", Str, "Name of encryption cipher mode", CREATE),
-    spec("encrypt.ivgen-alg", Str, "Name of IV generator algorithm", CREATE),
-    spec("encrypt.ivgen-hash-alg", Str, "Name of IV generator hash algorithm", CREATE),
-    spec("encrypt.hash-alg", Str, "Name of encryption hash algorithm", CREATE),
-    spec("encrypt.iter-time", Number, "Time to spend in PBKDF in milliseconds", BOTH),
-    with_default(spec("cluster_size", Size, "qcow2 cluster size", CREATE), "65536"),
-    with_default(spec("extended_l2", Bool, "Extended L2 tables", CREATE), "off"),
-    spec("preallocation", Str, "Preallocation mode (allowed values: off, metadata, falloc, full)", CREATE),
-    with_default(
-        spec("compression_type", Str, "Compression method used for image cluster compression", CREATE),
-        "zlib",
+    OptSpec::new("encrypt.format", Str, "Encrypt the image, format choices: 'aes', 'luks'", CREATE),
+    OptSpec::new("encrypt.key-secret", Str, "ID of secret providing qcow AES key or LUKS passphrase", CREATE),
+    OptSpec::new("encrypt.cipher-alg", Str, "Name of encryption cipher algorithm", CREATE),
+    OptSpec::new("encrypt.cipher-mode", Str, "Name of encryption cipher mode", CREATE),
+    OptSpec::new("encrypt.ivgen-alg", Str, "Name of IV generator algorithm", CREATE),
+    OptSpec::new("encrypt.ivgen-hash-alg", Str, "Name of IV generator hash algorithm", CREATE),
+    OptSpec::new("encrypt.hash-alg", Str, "Name of encryption hash algorithm", CREATE),
+    OptSpec::new("encrypt.iter-time", Number, "Time to spend in PBKDF in milliseconds", BOTH),
+    OptSpec::new("cluster_size", Size, "qcow2 cluster size", CREATE).or("65536"),
+    OptSpec::new("extended_l2", Bool, "Extended L2 tables", CREATE).or("off"),
+    OptSpec::new(
+        "preallocation",
+        Str,
+        "Preallocation mode (allowed values: off, metadata, falloc, full)",
+        CREATE,
     ),
-    spec("encrypt.state", Str, "Select new state of affected keyslots (active/inactive)", AMEND),
-    spec("encrypt.keyslot", Number, "Select a single keyslot to modify explicitly", AMEND),
-    spec("encrypt.old-secret", Str, "Select all keyslots that match this password", AMEND),
-    spec(
+    OptSpec::new("compression_type", Str, "Compression method used for image cluster compression", CREATE)
+        .or("zlib"),
+    OptSpec::new("encrypt.state", Str, "Select new state of affected keyslots (active/inactive)", AMEND),
+    OptSpec::new("encrypt.keyslot", Number, "Select a single keyslot to modify explicitly", AMEND),
+    OptSpec::new("encrypt.old-secret", Str, "Select all keyslots that match this password", AMEND),
+    OptSpec::new(
         "encrypt.new-secret",
         Str,
         "New secret to set in the matching keyslots. Empty string to erase",
         AMEND,
     ),
-    spec("size", Size, "Virtual disk size", BOTH),
-    spec("compat", Str, "Compatibility level (v2 [0.10] or v3 [1.1])", BOTH),
-    spec("backing_file", Str, "File name of a base image", BOTH),
-    spec("backing_fmt", Str, "Image format of the base image", BOTH),
-    spec("data_file", Str, "File name of an external data file", BOTH),
-    spec("data_file_raw", Bool, "The external data file must stay valid as a raw image", BOTH),
-    with_default(spec("lazy_refcounts", Bool, "Postpone refcount updates", BOTH), "off"),
-    with_default(spec("refcount_bits", Number, "Width of a reference count entry in bits", BOTH), "16"),
+    OptSpec::new("size", Size, "Virtual disk size", BOTH),
+    OptSpec::new("compat", Str, "Compatibility level (v2 [0.10] or v3 [1.1])", BOTH),
+    OptSpec::new("backing_file", Str, "File name of a base image", BOTH),
+    OptSpec::new("backing_fmt", Str, "Image format of the base image", BOTH),
+    OptSpec::new("data_file", Str, "File name of an external data file", BOTH),
+    OptSpec::new("data_file_raw", Bool, "The external data file must stay valid as a raw image", BOTH),
+    OptSpec::new("lazy_refcounts", Bool, "Postpone refcount updates", BOTH).or("off"),
+    OptSpec::new("refcount_bits", Number, "Width of a reference count entry in bits", BOTH).or("16"),
 ];
 
 /// Compatibility levels with the version each stands for.

@@ -2,7 +2,7 @@
 
 use diskimg_core::{
     ByteRange, ClusterEncoder, Codec, CompressedClusters, Error, ErrorKind, HostRef, Piece, Publish,
-    RangeGuard, Reservation, Result, errno,
+    RangeGuard, Reservation, Result, errno, extend_to,
 };
 
 use crate::bitmaps::Recording;
@@ -23,7 +23,10 @@ struct Pending<'a> {
 
 impl Publish for Pending<'_> {
     fn commit(self: Box<Self>) -> Result<()> {
-        let result = self.image.meta.publish(&self.entries);
+        let ends = self.runs.iter().map(|run| run.bytes(&self.image.meta.geo).end());
+        // Zeros at the end of the last cluster may not have been written.
+        let result = extend_to(&self.image.storage, ends.max().unwrap_or(0))
+            .and_then(|()| self.image.meta.publish(&self.entries));
         if result.is_err() {
             self.abandon();
         }
@@ -89,7 +92,8 @@ impl Qcow2 {
             self.zero_data(rest, host.len - part.len)?;
             self.meta.check_overlap(host)?;
             let as_is = HostRef { device: &*self.storage, offset: host.start };
-            pieces.push(Piece { range: part, host: (!self.is_encrypted()).then_some(as_is) });
+            let to = (!self.is_encrypted()).then_some(as_is);
+            pieces.push(Piece { range: part, host: to, fresh: run.fresh });
             for step in 0..run.clusters.count {
                 let entry = L2Entry::normal(&geo, host.start + (step << geo.cluster_bits));
                 pending.entries.push(NewEntry { cluster: cluster + step, entry });
@@ -143,6 +147,7 @@ impl CompressedClusters for Qcow2 {
         let piece = Piece {
             range: ByteRange::new(0, payload_len),
             host: Some(HostRef { device: &*self.storage, offset: host }),
+            fresh: false,
         };
         Ok(Reservation::new(vec![piece], pending))
     }

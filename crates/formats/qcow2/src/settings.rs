@@ -211,7 +211,7 @@ fn check_encryption(options: &RuntimeOptions, header: &Header) -> Result<()> {
         }
         None => Ok(()),
     };
-    let Some(given) = options.get("encrypt.format").map(text_of) else { return check_names() };
+    let Some(given) = options.get("encrypt.format").map(ToString::to_string) else { return check_names() };
     match CRYPT_FORMATS.get(to_usize(header.crypt_method.into())) {
         Some(stored) if header.crypt_method != 0 && given != *stored => Err(Error::invalid(format!(
             "Header reported '{stored}' encryption format but options specify '{given}'"
@@ -223,20 +223,8 @@ fn check_encryption(options: &RuntimeOptions, header: &Header) -> Result<()> {
     }
 }
 
-/// The text of a value, as the command line would have given it.
-fn text_of(value: &RuntimeValue) -> String {
-    match value {
-        RuntimeValue::Str(text) => text.clone(),
-        RuntimeValue::Int(number) => number.to_string(),
-        RuntimeValue::Uint(number) => number.to_string(),
-        RuntimeValue::Float(number) => number.to_string(),
-        RuntimeValue::Bool(on) => if *on { "on" } else { "off" }.to_owned(),
-        RuntimeValue::Null => String::new(),
-    }
-}
-
 fn take_text(options: &mut RuntimeOptions, name: &str) -> Option<String> {
-    options.take(name).as_ref().map(text_of)
+    options.take(name).map(|value| value.to_string())
 }
 
 fn take_bool(options: &mut RuntimeOptions, name: &str) -> Result<Option<bool>> {

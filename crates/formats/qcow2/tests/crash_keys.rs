@@ -86,10 +86,6 @@ fn main() -> ExitCode {
     code
 }
 
-fn samples() -> usize {
-    std::env::var("DISKIMG_CRASH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
-}
-
 /// Every so-manieth request is made to fail.
 fn fault_step() -> usize {
     std::env::var("DISKIMG_FAULT_STEP").ok().and_then(|text| text.parse().ok()).unwrap_or(14)
@@ -193,7 +189,7 @@ fn explore(options: &[&'static str], seed: u64) {
             None => Ok(()),
         }
     };
-    if let Err(text) = trace.explore(Sampling { samples: samples(), seed }, visit) {
+    if let Err(text) = trace.explore(Sampling { samples: crash::samples(200), seed }, visit) {
         panic!("{text}");
     }
     TOTAL.lock().unwrap().get_or_insert_with(CrashReport::default).add(report);

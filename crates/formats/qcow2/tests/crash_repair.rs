@@ -71,10 +71,6 @@ const CASES: &[Case] = &[
     }),
 ];
 
-fn samples() -> usize {
-    std::env::var("DISKIMG_CRASH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
-}
-
 fn at_random(oracle: &Oracle, setup: &Setup, seed: u64) {
     let made = setup.make(oracle);
     let places = places(&made.image);
@@ -154,7 +150,7 @@ fn interrupt(damaged: &[u8]) {
         }
     };
     let trace = recorder.trace();
-    let sampling = Sampling { samples: samples(), seed: 7 };
+    let sampling = Sampling { samples: diskimg_testkit::crash::samples(60), seed: 7 };
     let states = trace.explore(sampling, |state| {
         judge(&state.disks[0], &format!("at {} of {}: {}", state.position, trace.events.len(), state.story));
         Ok::<(), String>(())

@@ -18,6 +18,7 @@ const DISK: u64 = 4 << 20;
 fn main() -> ExitCode {
     suite::run(vec![
         suite::plain("each kind of freed cluster", || ROWS.iter().for_each(leaves)),
+        suite::plain("what a repair frees", repair),
         suite::plain("a data file", data_file),
         suite::plain("many threads", many_threads),
     ])
@@ -138,6 +139,35 @@ fn leaves((name, options, act, bytes): &(&str, &str, Act, u64)) {
     check(&*image);
 }
 
+/// Leaked clusters leave holes, whatever the options say of others; what is too low by one leaves none.
+fn repair() {
+    let off = "pass-discard-request=off,pass-discard-snapshot=off";
+    for (repair, options) in [(Repair::Leaks, ""), (Repair::All, ""), (Repair::Leaks, off)] {
+        let storage = Arc::clone(&FormatSubject::new(&DRIVER, DISK, &[]).fresh()[0]);
+        written(&*open(storage.clone(), "", &MemOpener::default()));
+        let mut bytes = storage.to_vec();
+        let word = |bytes: &[u8], at: u64| {
+            u64::from_be_bytes(bytes[to_usize(at)..to_usize(at) + 8].try_into().unwrap()) << 8 >> 8
+        };
+        let l2 = word(&bytes, word(&bytes, 40));
+        // Clusters 2 to 5 and 8 are referenced no more.
+        let lost: Vec<u64> = [2, 3, 4, 5, 8].map(|index| word(&bytes, l2 + 8 * index)).to_vec();
+        for index in [2, 3, 4, 5, 8] {
+            bytes[to_usize(l2 + 8 * index)..][..8].fill(0);
+        }
+        let recorder = Recorder::new();
+        let image = open(recorder.device(bytes), options, &MemOpener::default());
+        let report = image.as_check().unwrap().check(repair, &mut |_| {}, &Task::quiet()).unwrap();
+        assert_eq!((report.leaks_fixed, report.leaks), (5, 0));
+        let wanted = [ByteRange::new(lost[0], 4 * CLUSTER), ByteRange::new(lost[4], CLUSTER)];
+        assert_eq!(holes(&recorder, 0), wanted, "{repair:?} {options}");
+        check(&*image);
+        let mut found = vec![0; to_usize(2 * CLUSTER)];
+        image.read_at(6 * CLUSTER, &mut found).unwrap();
+        assert!(found.iter().all(|byte| *byte == 7));
+    }
+}
+
 fn data_file() {
     for (options, bytes) in [("", 8 * CLUSTER), ("pass-discard-request=off", 0)] {
         let recorder = Recorder::new();
@@ -168,7 +198,7 @@ fn many_threads() {
             scope.spawn(move || {
                 let mut rng = Rng::new(thread + 1);
                 let mut model = vec![0u8; to_usize(part)];
-                for _ in 0..rounds() {
+                for _ in 0..diskimg_testkit::rounds(400) {
                     let at = rng.below(part / 4096) * 4096;
                     let len = (4096 * (1 + rng.below(8))).min(part - at);
                     let range = ByteRange::new(thread * part + at, len);
@@ -196,9 +226,4 @@ fn many_threads() {
     image.flush().unwrap();
     image.flush().unwrap();
     check(&*image);
-}
-
-/// `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(400)
 }

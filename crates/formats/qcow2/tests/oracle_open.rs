@@ -314,17 +314,12 @@ fn options(oracle: &Oracle) {
     }
 }
 
-/// Damaged images for each base; `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
-}
-
 /// Changes in the first bytes, in the snapshot table, anywhere in the first kilobytes.
 fn random_damage(oracle: &Oracle, base: (&str, &str, &[&[&str]]), seed: u64) {
     let image = make(oracle, base);
     let mut rng = Rng::new(seed + 77);
     let table = number(&image, 64);
-    for _ in 0..rounds() {
+    for _ in 0..diskimg_testkit::rounds(60) {
         let mut bytes = image.clone();
         let mut story = Vec::new();
         for _ in 0..=rng.below(2) {

@@ -87,14 +87,9 @@ fn main() -> ExitCode {
             ROWS.iter().for_each(|row| same_refusal(oracle, *row));
         }),
         suite::plain("metadata that is not counted is never overwritten", || {
-            (0..rounds()).for_each(uncounted);
+            (0..diskimg_testkit::rounds(120)).for_each(uncounted);
         }),
     ])
-}
-
-/// `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120)
 }
 
 fn patch(bytes: &mut [u8], at: u64, hex: &str) {

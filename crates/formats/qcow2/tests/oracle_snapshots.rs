@@ -17,16 +17,11 @@ const FILE: &str = "image";
 /// Steps of a sequence.
 const STEPS: usize = 20;
 
-/// Sequences for each geometry; `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
-}
-
 fn main() -> ExitCode {
     let mut tests = Vec::new();
     for (number, (options, size)) in GEOMETRIES.iter().enumerate() {
         tests.push(suite::with_oracle(format!("in turn: {} {size}", options.join(",")), move |oracle| {
-            for round in 0..rounds() {
+            for round in 0..diskimg_testkit::rounds(1) {
                 in_turn(oracle, options, *size, round + 1000 * number as u64);
             }
         }));

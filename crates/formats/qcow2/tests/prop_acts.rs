@@ -56,10 +56,6 @@ fn script(seed: u64, size: u64, unit: u64) -> Vec<Act> {
     acts
 }
 
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
-}
-
 fn play(options: &[&'static str], size: u64, acts: &[Act]) {
     let subject = FormatSubject::new(&DRIVER, size, options);
     let mut play = Play::new(&subject);
@@ -72,7 +68,7 @@ fn everything_in_any_order() {
     for (number, (options, size)) in GEOMETRIES.iter().enumerate() {
         let subject = FormatSubject::new(&DRIVER, *size, options);
         let unit = Session::in_memory(&subject).opened().device.limits().write_unit;
-        for round in 0..rounds() {
+        for round in 0..diskimg_testkit::rounds(30) {
             let acts = script(round + 1000 * number as u64, *size, unit);
             run_shrinking(&acts, |acts| {
                 let mut play = Play::new(&subject);

@@ -44,16 +44,12 @@ fn script(seed: u64, size: u64, unit: u64) -> Vec<Act> {
     steps
 }
 
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
-}
-
 #[test]
 fn bitmaps_follow_a_model() {
     for (number, (options, size)) in GEOMETRIES.iter().enumerate() {
         let subject = FormatSubject::new(&DRIVER, *size, options);
         let unit = Session::in_memory(&subject).opened().device.limits().write_unit;
-        for round in 0..rounds() {
+        for round in 0..diskimg_testkit::rounds(6) {
             let seed = round + 1000 * number as u64;
             let steps = script(seed, *size, unit);
             run_shrinking(&steps, |steps| {

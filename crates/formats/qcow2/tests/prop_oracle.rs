@@ -87,17 +87,12 @@ const SECRET: [&str; 2] = ["--object", "secret,id=s,data=s"];
 /// How it opens an encrypted image.
 const ENCRYPTED: &str = "driver=qcow2,encrypt.key-secret=s,file.filename=image";
 
-/// Sequences for each geometry; `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
-}
-
 fn main() -> ExitCode {
     let mut tests = Vec::new();
     for (number, (options, size)) in GEOMETRIES.iter().enumerate() {
         let title = format!("{} {size}", options.join(","));
         tests.push(suite::with_oracle(format!("ours, judged by qemu-img: {title}"), move |oracle| {
-            for round in 0..rounds() {
+            for round in 0..diskimg_testkit::rounds(3) {
                 ours_judged_by_theirs(oracle, options, *size, round + 1000 * number as u64);
             }
         }));

@@ -7,15 +7,10 @@ mod snapshot_model;
 use diskimg_testkit::Rng;
 use snapshot_model::{GEOMETRIES, Modelled};
 
-/// Sequences for each geometry; `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
-}
-
 #[test]
 fn snapshots_hold_what_they_were_made_of() {
     for (number, (options, size)) in GEOMETRIES.iter().enumerate() {
-        for round in 0..rounds() {
+        for round in 0..diskimg_testkit::rounds(3) {
             let seed = round + 1000 * number as u64;
             let mut rng = Rng::new(seed);
             let mut model = Modelled::new(options, *size);

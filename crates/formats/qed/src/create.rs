@@ -2,7 +2,7 @@
 
 use diskimg_core::driver::CreateContext;
 use diskimg_core::options::OptKind::{Size, Str};
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
+use diskimg_core::options::{OptSpec, ParsedOptions};
 use diskimg_core::{Error, Result, align_up, errno, to_usize};
 
 use crate::geometry::Geometry;
@@ -16,17 +16,13 @@ const STEP: u64 = 1 << 20;
 /// Clusters of a table that nothing was said about.
 const TABLE_SIZE: u64 = 4;
 
-const fn option(name: &'static str, kind: OptKind, help: &'static str) -> OptSpec {
-    OptSpec { name, kind, help, default: None, usage: OptUse::CREATE }
-}
-
 /// The create options.
 pub(crate) const OPTIONS: &[OptSpec] = &[
-    option("size", Size, "Virtual disk size"),
-    option("backing_file", Str, "File name of a base image"),
-    option("backing_fmt", Str, "Image format of the base image"),
-    OptSpec { default: Some("65536"), ..option("cluster_size", Size, "Cluster size (in bytes)") },
-    option("table_size", Size, "L1/L2 table size (in clusters)"),
+    OptSpec::SIZE,
+    OptSpec::create("backing_file", Str, "File name of a base image"),
+    OptSpec::create("backing_fmt", Str, "Image format of the base image"),
+    OptSpec::create("cluster_size", Size, "Cluster size (in bytes)").or("65536"),
+    OptSpec::create("table_size", Size, "L1/L2 table size (in clusters)"),
 ];
 
 /// Layout and length of the disk.

@@ -20,8 +20,8 @@ use std::time::Instant;
 
 use diskimg_core::mapped::{AppendSpace, ClusterMap, Cut, EntryTree, Place, Run, Space};
 use diskimg_core::{
-    BackingChange, BackingRef, BlockDevice, ByteRange, Check, Error, ErrorKind, FormatDriver, ImageInfo,
-    Prealloc, Result, ZeroMode, errno,
+    BackingChange, BackingRef, BlockDevice, ByteRange, Check, Error, ErrorKind, ImageInfo, Prealloc, Result,
+    ZeroMode, errno,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -224,17 +224,7 @@ impl BackingChange for QedMap {
 }
 
 impl ClusterMap for QedMap {
-    fn driver(&self) -> &'static FormatDriver {
-        &crate::DRIVER
-    }
-
-    fn storage(&self) -> &Arc<dyn BlockDevice> {
-        &self.storage
-    }
-
-    fn filename(&self) -> &str {
-        &self.filename
-    }
+    diskimg_core::mapped_file!(crate::DRIVER);
 
     fn cluster_size(&self) -> u64 {
         self.geo.cluster_size

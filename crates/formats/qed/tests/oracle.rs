@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use diskimg_core::driver::OpenMode;
 use diskimg_core::opener::NoReferences;
-use diskimg_core::{BlockDevice, Image, MemDevice, Repair, Result, Task, to_usize};
+use diskimg_core::{BlockDevice, Image, MemDevice, Repair, Task};
 use diskimg_qed::DRIVER;
-use diskimg_testkit::{FormatSubject, OpMix, Oracle, Rng, Session, Subject, open_image, suite};
+use diskimg_testkit::exchange::{
+    self, Kind, changed, folder_of, open_bytes, random_writes, theirs_made, theirs_read,
+};
+use diskimg_testkit::{FormatSubject, Oracle, Rng, Subject, open_image, suite};
 
 /// Options and sizes of images.
-const KINDS: &[(&[&str], u64)] = &[
+const KINDS: &[Kind] = &[
     (&[], 10 << 20),
     (&["cluster_size=4k", "table_size=2"], (9 << 20) + 512),
     (&["cluster_size=4k", "table_size=16"], 1 << 20),
@@ -21,16 +24,7 @@ const KINDS: &[(&[&str], u64)] = &[
 ];
 
 fn main() -> ExitCode {
-    let mut tests = Vec::new();
-    for (options, size) in KINDS {
-        let name = format!("{} {size}", options.join(","));
-        tests.push(suite::with_oracle(format!("ours is read: {name}"), move |oracle| {
-            (0..4).for_each(|seed| ours_is_read(oracle, options, *size, seed));
-        }));
-        tests.push(suite::with_oracle(format!("theirs is read: {name}"), move |oracle| {
-            (0..4).for_each(|seed| theirs_is_read(oracle, options, *size, seed));
-        }));
-    }
+    let mut tests = exchange::tests(KINDS, ours_is_read, theirs_is_read);
     tests.push(suite::with_oracle("damage", |oracle| (0..rounds()).for_each(|seed| damage(oracle, seed))));
     tests.push(suite::with_oracle("repairs", |oracle| {
         (0..rounds() / 2).for_each(|seed| repairs(oracle, seed));
@@ -41,59 +35,22 @@ fn main() -> ExitCode {
 
 /// Damaged images; `DISKIMG_PROP_ROUNDS` asks for more.
 fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
+    diskimg_testkit::rounds(150)
 }
 
-fn ours_is_read(oracle: &Oracle, options: &'static [&'static str], size: u64, seed: u64) {
+fn ours_is_read(oracle: &Oracle, (options, size): Kind, seed: u64) {
     let subject = FormatSubject::new(&DRIVER, size, options);
-    let memory = subject.fresh();
-    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(|disk| Arc::clone(disk) as _).collect();
-    let mut session = Session::open(&subject, shared.clone(), subject.initial(), || 0).unwrap();
-    for op in OpMix::changes(size).script(seed, 40, size, 1 << 20) {
-        session.must(&op);
-    }
-    drop(session);
-    let opened = subject.open(&shared, false).unwrap().device;
-    let mut disk = vec![0; to_usize(opened.len())];
-    opened.read_at(0, &mut disk).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("image"), memory[0].to_vec()).unwrap();
-    std::fs::write(folder.path().join("disk"), disk).unwrap();
+    let folder = folder_of(changed(&subject, subject.fresh()[0].to_vec(), seed));
     oracle.compare_raw(folder.path(), "qed", "image", "disk").unwrap();
     let output = oracle.run(folder.path(), &["check", "-f", "qed", "image"]);
     assert!(output.status.success(), "{output:?}");
 }
 
-fn open(image: Vec<u8>) -> Result<Arc<dyn Image>> {
-    open_image(&DRIVER, Arc::new(MemDevice::read_only(image)), OpenMode::default(), &NoReferences)
-}
-
-fn theirs_is_read(oracle: &Oracle, options: &[&str], size: u64, seed: u64) {
+fn theirs_is_read(oracle: &Oracle, (options, size): Kind, seed: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let mut args = vec!["create", "-q", "-f", "qed"];
-    let joined = options.join(",");
-    if !options.is_empty() {
-        args.extend(["-o", &joined]);
-    }
-    let length = size.to_string();
-    args.extend(["image", &length]);
-    oracle.must(folder.path(), &args);
-    let mut rng = Rng::new(seed);
-    let writes: Vec<String> = (0..12)
-        .map(|_| {
-            let at = rng.below(size / 512) * 512;
-            let len = ((1 + rng.below(3000)) * 512).min(size - at);
-            let what = if rng.below(4) == 0 { "-z".to_owned() } else { format!("-P {}", 1 + rng.below(250)) };
-            format!("write {what} {at} {len}")
-        })
-        .collect();
-    let commands: Vec<&str> = writes.iter().map(String::as_str).collect();
-    oracle.qemu_io(folder.path(), "qed", "image", &commands);
-    oracle.must(folder.path(), &["convert", "-f", "qed", "-O", "raw", "image", "disk"]);
-    let image = open(std::fs::read(folder.path().join("image")).unwrap()).unwrap();
-    let mut disk = vec![0; to_usize(size)];
-    image.read_at(0, &mut disk).unwrap();
-    assert!(disk == std::fs::read(folder.path().join("disk")).unwrap(), "{writes:?}");
+    theirs_made(oracle, folder.path(), "qed", options, size);
+    let writes = random_writes(seed, size, true);
+    let image = theirs_read(oracle, folder.path(), (&DRIVER, "qed"), &writes);
     let report = image.as_check().unwrap().check(Repair::Nothing, &mut |_| {}, &Task::quiet()).unwrap();
     assert_eq!((report.corruptions, report.leaks), (0, 0));
 }
@@ -177,7 +134,7 @@ fn damage(oracle: &Oracle, seed: u64) {
     std::fs::write(folder.path().join("image"), &image).unwrap();
     let output = oracle.run(folder.path(), &["check", "-f", "qed", "--output=json", "image"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    match open(image) {
+    match open_bytes(&DRIVER, image) {
         Err(error) => {
             assert_eq!(
                 format!("qemu-img: Could not open 'image': {}\n", error.joined()),

@@ -1,19 +1,13 @@
 //! Creating and measuring raw images.
 
 use diskimg_core::driver::{CreateContext, Measure, MeasureInput};
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
+use diskimg_core::options::{OptSpec, ParsedOptions};
 use diskimg_core::{Error, Prealloc, Result, align_up, to_usize};
 
 use crate::SECTOR;
 
 /// Raw has only a size of its own; how the space is provided is the protocol's matter.
-pub(crate) const OPTIONS: &[OptSpec] = &[OptSpec {
-    name: "size",
-    kind: OptKind::Size,
-    help: "Virtual disk size",
-    default: None,
-    usage: OptUse::CREATE,
-}];
+pub(crate) const OPTIONS: &[OptSpec] = &[OptSpec::SIZE];
 
 /// The preallocation mode that was asked for.
 fn prealloc(options: &ParsedOptions) -> Result<Prealloc> {

@@ -7,7 +7,7 @@ use diskimg_core::driver::{
     CreateContext, FormatDriver, MeasureInput, Notices, OpenContext, OpenMode, ProbeInput,
 };
 use diskimg_core::opener::{Mode, NoReferences, Opener, ReferenceKind};
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions, RuntimeOptions, RuntimeValue};
+use diskimg_core::options::{OptKind, OptSpec, ParsedOptions, RuntimeOptions, RuntimeValue};
 use diskimg_core::{
     BlockDevice, ByteRange, Device, ErrorKind, HostRef, Image, MemDevice, NullDevice, Prealloc, Registry,
     Result, ZeroMode, errno,
@@ -177,8 +177,7 @@ fn only_guessed_and_writable_images_are_guarded() {
     }
 }
 
-const PREALLOCATION: &[OptSpec] =
-    &[OptSpec { name: "preallocation", kind: OptKind::Str, help: "", default: None, usage: OptUse::CREATE }];
+const PREALLOCATION: &[OptSpec] = &[OptSpec::create("preallocation", OptKind::Str, "")];
 
 fn create(storage: &Arc<dyn BlockDevice>, given: &str) -> Result<()> {
     let mut options = ParsedOptions::new(&[DRIVER.options, PREALLOCATION]);

@@ -1,29 +1,15 @@
 //! Creating images.
 
 use diskimg_core::driver::CreateContext;
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
+use diskimg_core::options::{OptKind, OptSpec, ParsedOptions};
 use diskimg_core::{Error, Prealloc, Result, align_up, to_usize};
 
 use crate::header::{Header, RawUuid, too_long};
 use crate::limits::{BLOCK, MAX_DISK, SECTOR};
 
 /// The create options.
-pub(crate) const OPTIONS: &[OptSpec] = &[
-    OptSpec {
-        name: "size",
-        kind: OptKind::Size,
-        help: "Virtual disk size",
-        default: None,
-        usage: OptUse::CREATE,
-    },
-    OptSpec {
-        name: "static",
-        kind: OptKind::Bool,
-        help: "VDI static (pre-allocated) image",
-        default: Some("off"),
-        usage: OptUse::CREATE,
-    },
-];
+pub(crate) const OPTIONS: &[OptSpec] =
+    &[OptSpec::SIZE, OptSpec::create("static", OptKind::Bool, "VDI static (pre-allocated) image").or("off")];
 
 /// How much of a table is made and written at a time, in bytes.
 const STEP: u64 = 1 << 20;

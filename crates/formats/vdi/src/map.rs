@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use diskimg_core::mapped::{ClusterMap, Cut, EntryTable, Place, Run, Space, TableEntry, TableWrite};
 use diskimg_core::{
-    BackingRef, BlockDevice, Check, Error, ExtentFlags, FormatDriver, Result, errno, read_zero_padded,
-    to_usize,
+    BackingRef, BlockDevice, Check, Error, ExtentFlags, Result, errno, read_zero_padded, to_usize,
 };
 use parking_lot::RwLock;
 
@@ -149,17 +148,7 @@ impl BlockMap {
 }
 
 impl ClusterMap for BlockMap {
-    fn driver(&self) -> &'static FormatDriver {
-        &crate::DRIVER
-    }
-
-    fn storage(&self) -> &Arc<dyn BlockDevice> {
-        &self.storage
-    }
-
-    fn filename(&self) -> &str {
-        &self.filename
-    }
+    diskimg_core::mapped_file!(crate::DRIVER);
 
     fn cluster_size(&self) -> u64 {
         BLOCK

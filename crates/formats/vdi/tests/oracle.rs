@@ -3,87 +3,38 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use diskimg_core::driver::OpenMode;
-use diskimg_core::opener::NoReferences;
-use diskimg_core::{BlockDevice, Image, MemDevice, Repair, Result, Task, to_usize};
-use diskimg_testkit::{FormatSubject, Oracle, Rng, Session, open_image, suite};
-use diskimg_testkit::{OpMix, Subject};
+use diskimg_core::{Repair, Task};
+use diskimg_testkit::exchange::{
+    self, Kind, changed, folder_of, open_bytes, random_writes, theirs_made, theirs_read,
+};
+use diskimg_testkit::{FormatSubject, Oracle, Rng, suite};
 use diskimg_vdi::DRIVER;
 
 /// Options and sizes of images.
-const KINDS: &[(&[&str], u64)] =
-    &[(&[], 10 << 20), (&[], (5 << 20) + 512), (&["static=on"], 3 << 20), (&[], 512)];
+const KINDS: &[Kind] = &[(&[], 10 << 20), (&[], (5 << 20) + 512), (&["static=on"], 3 << 20), (&[], 512)];
 
 fn main() -> ExitCode {
-    let mut tests = Vec::new();
-    for (options, size) in KINDS {
-        let name = format!("{} {size}", options.join(","));
-        tests.push(suite::with_oracle(format!("ours is read: {name}"), move |oracle| {
-            (0..4).for_each(|seed| ours_is_read(oracle, options, *size, seed));
-        }));
-        tests.push(suite::with_oracle(format!("theirs is read: {name}"), move |oracle| {
-            (0..4).for_each(|seed| theirs_is_read(oracle, options, *size, seed));
-        }));
-    }
-    tests.push(suite::with_oracle("damage", |oracle| (0..rounds()).for_each(|seed| damage(oracle, seed))));
+    let mut tests = exchange::tests(KINDS, ours_is_read, theirs_is_read);
+    tests.push(suite::with_oracle("damage", |oracle| {
+        (0..diskimg_testkit::rounds(120)).for_each(|seed| damage(oracle, seed))
+    }));
     suite::run(tests)
 }
 
-/// Damaged images; `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120)
-}
-
-fn ours_is_read(oracle: &Oracle, options: &'static [&'static str], size: u64, seed: u64) {
+fn ours_is_read(oracle: &Oracle, (options, size): Kind, seed: u64) {
     let subject = FormatSubject::new(&DRIVER, size, options);
-    let memory = subject.fresh();
-    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(|disk| Arc::clone(disk) as _).collect();
-    let mut session = Session::open(&subject, shared.clone(), subject.initial(), || 0).unwrap();
-    for op in OpMix::changes(size).script(seed, 40, size, 1 << 20) {
-        session.must(&op);
-    }
-    drop(session);
-    let mut disk = vec![0; to_usize(size)];
-    subject.open(&shared, false).unwrap().device.read_at(0, &mut disk).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("image"), memory[0].to_vec()).unwrap();
-    std::fs::write(folder.path().join("disk"), disk).unwrap();
+    let folder = folder_of(changed(&subject, subject.fresh()[0].to_vec(), seed));
     oracle.compare_raw(folder.path(), "vdi", "image", "disk").unwrap();
     let output = oracle.run(folder.path(), &["check", "-f", "vdi", "image"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn open(image: Vec<u8>) -> Result<Arc<dyn Image>> {
-    open_image(&DRIVER, Arc::new(MemDevice::read_only(image)), OpenMode::default(), &NoReferences)
-}
-
-fn theirs_is_read(oracle: &Oracle, options: &[&str], size: u64, seed: u64) {
+fn theirs_is_read(oracle: &Oracle, (options, size): Kind, seed: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let mut args = vec!["create", "-q", "-f", "vdi"];
-    let joined = options.join(",");
-    if !options.is_empty() {
-        args.extend(["-o", &joined]);
-    }
-    let length = size.to_string();
-    args.extend(["image", &length]);
-    oracle.must(folder.path(), &args);
-    let mut rng = Rng::new(seed);
-    let writes: Vec<String> = (0..12)
-        .map(|_| {
-            let at = rng.below(size / 512) * 512;
-            let len = (1 + rng.below(3000)) * 512;
-            format!("write -P {} {at} {}", 1 + rng.below(250), len.min(size - at))
-        })
-        .collect();
-    let commands: Vec<&str> = writes.iter().map(String::as_str).collect();
-    oracle.qemu_io(folder.path(), "vdi", "image", &commands);
-    oracle.must(folder.path(), &["convert", "-f", "vdi", "-O", "raw", "image", "disk"]);
-    let image = open(std::fs::read(folder.path().join("image")).unwrap()).unwrap();
-    let mut disk = vec![0; to_usize(size)];
-    image.read_at(0, &mut disk).unwrap();
-    assert!(disk == std::fs::read(folder.path().join("disk")).unwrap(), "{writes:?}");
+    theirs_made(oracle, folder.path(), "vdi", options, size);
+    let writes = random_writes(seed, size, false);
+    let image = theirs_read(oracle, folder.path(), (&DRIVER, "vdi"), &writes);
     let report = image.as_check().unwrap().check(Repair::Nothing, &mut |_| {}, &Task::quiet()).unwrap();
     assert_eq!(report.corruptions, 0);
 }
@@ -111,7 +62,7 @@ fn damage(oracle: &Oracle, seed: u64) {
     let output = oracle.run(folder.path(), &["check", "-f", "vdi", "image"]);
     let theirs = String::from_utf8_lossy(&output.stderr).into_owned();
     let mut ours = String::new();
-    match open(image) {
+    match open_bytes(&DRIVER, image) {
         // The oracle reads what is missing of the table as block 0.
         Err(error) if error.to_string() == "the block map is cut short" => return,
         Err(error) => ours = format!("qemu-img: Could not open 'image': {}\n", error.joined()),

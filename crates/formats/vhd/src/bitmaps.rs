@@ -1,13 +1,12 @@
 //! [`Bitmaps`]: which sectors of a differencing image's blocks are in its file. A bitmap stands before each block, one bit
 //! a sector, the most significant bit of a byte first.
 //!
-//! A lookup that misses loads the bitmap without a lock and is repeated; memory is bounded.
+//! Each is loaded when it is wanted; memory is bounded.
 
 use std::sync::Arc;
 
-use diskimg_core::mapped::TableWrite;
-use diskimg_core::{BlockDevice, DirtySlice, Result, SliceCache, read_zero_padded, to_usize};
-use parking_lot::{Mutex, RwLock};
+use diskimg_core::mapped::TableSlices;
+use diskimg_core::{BlockDevice, Result, to_usize};
 
 /// Bytes of bitmaps that are kept; more only while they are dirty.
 const KEPT: u64 = 4 << 20;
@@ -15,12 +14,10 @@ const KEPT: u64 = 4 << 20;
 /// The bitmaps of an open image, by their host offsets.
 #[derive(Debug)]
 pub(crate) struct Bitmaps {
-    storage: Arc<dyn BlockDevice>,
     /// Bytes of each.
     len: u64,
-    slices: RwLock<SliceCache>,
-    /// What the write-back that is under way has taken.
-    taken: Mutex<Vec<DirtySlice>>,
+    /// What its holder writes back.
+    pub slices: TableSlices,
 }
 
 /// The bit of a sector.
@@ -30,71 +27,38 @@ fn is_set(bitmap: &[u8], sector: u64) -> bool {
 
 impl Bitmaps {
     pub(crate) fn new(storage: Arc<dyn BlockDevice>, len: u64) -> Self {
-        let slices = SliceCache::new(to_usize(KEPT / len.max(1)).max(8));
-        Self { storage, len, slices: RwLock::new(slices), taken: Mutex::default() }
+        Self { len, slices: TableSlices::new(storage, to_usize(KEPT / len.max(1)).max(8)) }
     }
 
     /// Brings the bitmap at `host` in.
     pub(crate) fn load(&self, host: u64) -> Result<()> {
-        loop {
-            let generation = self.slices.read().generation();
-            let mut bytes = vec![0; to_usize(self.len)];
-            read_zero_padded(&*self.storage, host, &mut bytes)?;
-            if self.slices.write().insert_current(host, bytes, generation) {
-                return Ok(());
-            }
-        }
+        self.slices.load(host, self.len)
     }
 
     /// Whether sector `first` is in the file, and how many from it on (at most `most`) are of its kind.
     pub(crate) fn run(&self, host: u64, first: u64, most: u64) -> Result<(bool, u64)> {
-        loop {
-            if let Some(bitmap) = self.slices.read().get(host) {
-                let here = is_set(bitmap, first);
-                let same = (first..first + most).take_while(|sector| is_set(bitmap, *sector) == here);
-                return Ok((here, same.count() as u64));
-            }
-            self.load(host)?;
-        }
+        self.slices.look(host, self.len, |bitmap| {
+            let here = is_set(bitmap, first);
+            let same = (first..first + most).take_while(|sector| is_set(bitmap, *sector) == here);
+            (here, same.count() as u64)
+        })
     }
 
     /// A bitmap that says of no sector that it is in the file.
     pub(crate) fn add(&self, host: u64) {
-        self.slices.write().insert_new(host, vec![0; to_usize(self.len)]);
+        self.slices.add(host, vec![0; to_usize(self.len)]);
     }
 
     /// Says of sectors that they are in the file; false: the bitmap has to be loaded first.
     pub(crate) fn set(&self, host: u64, first: u64, count: u64) -> bool {
         let part = to_usize(first / 8)..to_usize((first + count).div_ceil(8));
-        let mut slices = self.slices.write();
-        let Some(bytes) = slices.get_mut(host, part) else { return false };
-        for sector in first..first + count {
-            if let Some(byte) = bytes.get_mut(to_usize(sector / 8 - first / 8)) {
-                *byte |= 0x80 >> (sector % 8);
+        self.slices.try_change(host, part, |bytes| {
+            for sector in first..first + count {
+                if let Some(byte) = bytes.get_mut(to_usize(sector / 8 - first / 8)) {
+                    *byte |= 0x80 >> (sector % 8);
+                }
             }
-        }
-        true
-    }
-
-    pub(crate) fn wants_write_back(&self) -> bool {
-        self.slices.read().wants_write_back()
-    }
-
-    /// What is dirty. It stays in memory until [`Self::written`] is called.
-    pub(crate) fn take_dirty(&self) -> Vec<TableWrite> {
-        let dirty = self.slices.write().take_dirty();
-        let writes = dirty
-            .iter()
-            .map(|slice| TableWrite { offset: slice.offset, bytes: slice.data.to_vec() })
-            .collect();
-        *self.taken.lock() = dirty;
-        writes
-    }
-
-    /// The writing of what was taken has ended; if badly, it is dirty again.
-    pub(crate) fn written(&self, ok: bool) {
-        let taken = std::mem::take(&mut *self.taken.lock());
-        self.slices.write().written(&taken, ok);
+        })
     }
 }
 
@@ -113,11 +77,11 @@ mod tests {
         assert_eq!(runs, [(false, 1), (true, 1), (false, 7), (true, 3), (false, 12), (true, 8)]);
         assert!(bitmaps.set(0, 2, 7));
         assert_eq!(bitmaps.run(0, 1, 31).unwrap(), (true, 11));
-        assert_eq!(bitmaps.take_dirty()[0].bytes, [0x7f, 0xf0, 0, 0xff]);
-        bitmaps.written(true);
+        assert_eq!(bitmaps.slices.take_dirty()[0].bytes, [0x7f, 0xf0, 0, 0xff]);
+        bitmaps.slices.written(true);
         assert!(!bitmaps.set(8, 0, 1));
         bitmaps.add(8);
         assert!(bitmaps.set(8, 0, 1));
-        assert_eq!(bitmaps.take_dirty()[0].bytes, [0x80, 0, 0, 0]);
+        assert_eq!(bitmaps.slices.take_dirty()[0].bytes, [0x80, 0, 0, 0]);
     }
 }

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use diskimg_core::driver::CreateContext;
 use diskimg_core::opener::{Mode, ReferenceKind};
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions, RuntimeOptions};
+use diskimg_core::options::{OptKind, OptSpec, ParsedOptions, RuntimeOptions};
 use diskimg_core::parent_path::to_windows;
 use diskimg_core::{Error, Prealloc, Result, errno, to_usize};
 
@@ -16,40 +16,24 @@ use crate::open::find_footer;
 
 /// The create options, in the order in which a summary shows them.
 pub(crate) const OPTIONS: &[OptSpec] = &[
-    OptSpec {
-        name: "size",
-        kind: OptKind::Size,
-        help: "Virtual disk size",
-        default: None,
-        usage: OptUse::CREATE,
-    },
-    OptSpec {
-        name: "subformat",
-        kind: OptKind::Str,
-        help: "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} ",
-        default: None,
-        usage: OptUse::CREATE,
-    },
-    OptSpec {
-        name: "force_size",
-        kind: OptKind::Bool,
-        help: "Force disk size calculation to use the actual size specified, rather than using the nearest \
+    OptSpec::SIZE,
+    OptSpec::create(
+        "subformat",
+        OptKind::Str,
+        "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} ",
+    ),
+    OptSpec::create(
+        "force_size",
+        OptKind::Bool,
+        "Force disk size calculation to use the actual size specified, rather than using the nearest \
                CHS-based calculation",
-        default: None,
-        usage: OptUse::CREATE,
-    },
-    hidden(BACKING_FILE),
-    hidden(BACKING_FMT),
+    ),
+    OptSpec::hidden(BACKING_FILE),
+    OptSpec::hidden(BACKING_FMT),
 ];
 
 const BACKING_FILE: &str = "backing_file";
 const BACKING_FMT: &str = "backing_fmt";
-
-/// An option that qemu-img does not have.
-const fn hidden(name: &'static str) -> OptSpec {
-    let usage = OptUse::CREATE.union(OptUse::HIDDEN);
-    OptSpec { name, kind: OptKind::Str, help: "", default: None, usage }
-}
 
 /// How much of a table is written at a time, in bytes.
 const STEP: u64 = 1 << 20;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diskimg_core::mapped::{ClusterMap, Cut, Place, Run, Space};
-use diskimg_core::{BlockDevice, Error, ExtentFlags, FormatDriver, ImageInfo, Result};
+use diskimg_core::{BlockDevice, Error, ExtentFlags, ImageInfo, Result};
 
 use crate::limits::SECTOR;
 
@@ -28,17 +28,7 @@ impl FixedMap {
 }
 
 impl ClusterMap for FixedMap {
-    fn driver(&self) -> &'static FormatDriver {
-        &crate::DRIVER
-    }
-
-    fn storage(&self) -> &Arc<dyn BlockDevice> {
-        &self.storage
-    }
-
-    fn filename(&self) -> &str {
-        &self.filename
-    }
+    diskimg_core::mapped_file!(crate::DRIVER);
 
     fn cluster_size(&self) -> u64 {
         UNIT

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use diskimg_core::mapped::{ClusterMap, Cut, EntryTable, Place, Run, Space, TableEntry, TableWrite};
 use diskimg_core::{
-    BackingRef, BlockDevice, Error, FormatDriver, Image, ImageInfo, Result, errno, read_zero_padded, to_usize,
+    BackingRef, BlockDevice, Error, Image, ImageInfo, Result, errno, read_zero_padded, to_usize,
 };
 use parking_lot::RwLock;
 
@@ -258,17 +258,7 @@ impl State {
 }
 
 impl ClusterMap for BlockMap {
-    fn driver(&self) -> &'static FormatDriver {
-        &crate::DRIVER
-    }
-
-    fn storage(&self) -> &Arc<dyn BlockDevice> {
-        &self.storage
-    }
-
-    fn filename(&self) -> &str {
-        &self.filename
-    }
+    diskimg_core::mapped_file!(crate::DRIVER);
 
     fn cluster_size(&self) -> u64 {
         if self.layout.parent.is_some() { SECTOR } else { self.layout.header.block_size }
@@ -387,7 +377,7 @@ impl ClusterMap for BlockMap {
         let mut state = self.state.write();
         let mut cut = Cut::new();
         if self.layout.parent.is_some() {
-            let mut writes = self.bitmaps.take_dirty();
+            let mut writes = self.bitmaps.slices.take_dirty();
             if std::mem::take(&mut state.footer_dirty) {
                 writes.push(TableWrite { offset: state.next, bytes: self.layout.footer.bytes.clone() });
             }
@@ -407,17 +397,17 @@ impl ClusterMap for BlockMap {
     }
 
     fn wants_write_back(&self) -> bool {
-        self.bitmaps.wants_write_back()
+        self.bitmaps.slices.wants_write_back()
     }
 
     fn written(&self, _: u64) {
-        self.bitmaps.written(true);
+        self.bitmaps.slices.written(true);
     }
 
     fn not_written(&self, cut: Cut) {
         let mut state = self.state.write();
         if self.layout.parent.is_some() {
-            self.bitmaps.written(false);
+            self.bitmaps.slices.written(false);
             state.footer_dirty = true;
             // It knows which of them are its own.
             cut.iter().for_each(|writes| state.table.not_written(writes));

@@ -2,18 +2,16 @@
 //! tests are counted as ignored.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use diskimg_core::driver::OpenMode;
-use diskimg_core::opener::NoReferences;
-use diskimg_core::{BlockDevice, Image, MemDevice, Result, to_usize};
-use diskimg_testkit::{FormatSubject, OpMix, Oracle, Rng, Session, Subject, open_image, suite};
+use diskimg_testkit::exchange::{
+    self, Kind, changed, folder_of, open_bytes, random_writes, theirs_made, theirs_read,
+};
+use diskimg_testkit::{FormatSubject, Oracle, Rng, suite};
 use diskimg_vhd::DRIVER;
 
 /// Options and sizes of images; the sizes are exact ones.
-const KINDS: &[(&[&str], u64)] = &[
+const KINDS: &[Kind] = &[
     (&[], 10_514_432),
     (&["force_size=on"], (5 << 20) + 512),
     (&["subformat=fixed"], 1_079_296),
@@ -41,78 +39,27 @@ const SIZES: &[u64] = &[
 ];
 
 fn main() -> ExitCode {
-    let mut tests = Vec::new();
-    for (options, size) in KINDS {
-        let name = format!("{} {size}", options.join(","));
-        tests.push(suite::with_oracle(format!("ours is read: {name}"), move |oracle| {
-            (0..4).for_each(|seed| ours_is_read(oracle, options, *size, seed));
-        }));
-        tests.push(suite::with_oracle(format!("theirs is read: {name}"), move |oracle| {
-            (0..4).for_each(|seed| theirs_is_read(oracle, options, *size, seed));
-        }));
-    }
+    let mut tests = exchange::tests(KINDS, ours_is_read, theirs_is_read);
     tests.push(suite::with_oracle("sizes", sizes));
-    tests.push(suite::with_oracle("damage", |oracle| (0..rounds()).for_each(|seed| damage(oracle, seed))));
+    tests.push(suite::with_oracle("damage", |oracle| {
+        (0..diskimg_testkit::rounds(150)).for_each(|seed| damage(oracle, seed))
+    }));
     suite::run(tests)
 }
 
-/// Damaged images; `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
-}
-
-fn ours_is_read(oracle: &Oracle, options: &'static [&'static str], size: u64, seed: u64) {
+fn ours_is_read(oracle: &Oracle, (options, size): Kind, seed: u64) {
     let subject = FormatSubject::new(&DRIVER, size, options);
-    let memory = subject.fresh();
-    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(|disk| Arc::clone(disk) as _).collect();
-    let mut session = Session::open(&subject, shared.clone(), subject.initial(), || 0).unwrap();
-    for op in OpMix::changes(size).script(seed, 40, size, 1 << 20) {
-        session.must(&op);
-    }
-    drop(session);
-    let mut disk = vec![0; to_usize(size)];
-    subject.open(&shared, false).unwrap().device.read_at(0, &mut disk).unwrap();
-    let bytes = memory[0].to_vec();
+    let (bytes, disk) = changed(&subject, subject.fresh()[0].to_vec(), seed);
     assert!(bytes[bytes.len() - 512..].starts_with(b"conectix"), "the footer is not at the end");
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("image"), &bytes).unwrap();
-    std::fs::write(folder.path().join("disk"), disk).unwrap();
+    let folder = folder_of((bytes, disk));
     oracle.compare_raw(folder.path(), "vpc", "image", "disk").unwrap();
 }
 
-fn open(image: Vec<u8>) -> Result<Arc<dyn Image>> {
-    open_image(&DRIVER, Arc::new(MemDevice::read_only(image)), OpenMode::default(), &NoReferences)
-}
-
-fn make_theirs(oracle: &Oracle, folder: &Path, options: &[&str], size: u64) {
-    let mut args = vec!["create", "-q", "-f", "vpc"];
-    let joined = options.join(",");
-    if !options.is_empty() {
-        args.extend(["-o", &joined]);
-    }
-    let length = size.to_string();
-    args.extend(["image", &length]);
-    oracle.must(folder, &args);
-}
-
-fn theirs_is_read(oracle: &Oracle, options: &[&str], size: u64, seed: u64) {
+fn theirs_is_read(oracle: &Oracle, (options, size): Kind, seed: u64) {
     let folder = tempfile::tempdir().unwrap();
-    make_theirs(oracle, folder.path(), options, size);
-    let mut rng = Rng::new(seed);
-    let writes: Vec<String> = (0..12)
-        .map(|_| {
-            let at = rng.below(size / 512) * 512;
-            let len = (1 + rng.below(3000)) * 512;
-            format!("write -P {} {at} {}", 1 + rng.below(250), len.min(size - at))
-        })
-        .collect();
-    let commands: Vec<&str> = writes.iter().map(String::as_str).collect();
-    oracle.qemu_io(folder.path(), "vpc", "image", &commands);
-    oracle.must(folder.path(), &["convert", "-f", "vpc", "-O", "raw", "image", "disk"]);
-    let image = open(std::fs::read(folder.path().join("image")).unwrap()).unwrap();
-    let mut disk = vec![0; to_usize(size)];
-    image.read_at(0, &mut disk).unwrap();
-    assert!(disk == std::fs::read(folder.path().join("disk")).unwrap(), "{writes:?}");
+    theirs_made(oracle, folder.path(), "vpc", options, size);
+    let writes = random_writes(seed, size, false);
+    theirs_read(oracle, folder.path(), (&DRIVER, "vpc"), &writes);
 }
 
 /// New images are those of the oracle but for the time, the identity and their checksum.
@@ -120,7 +67,7 @@ fn sizes(oracle: &Oracle) {
     for size in SIZES {
         for options in [&[] as &[&str], &["force_size=on"]] {
             let folder = tempfile::tempdir().unwrap();
-            make_theirs(oracle, folder.path(), options, *size);
+            theirs_made(oracle, folder.path(), "vpc", options, *size);
             let mut theirs = std::fs::read(folder.path().join("image")).unwrap();
             let subject =
                 FormatSubject::new(&DRIVER, *size, if options.is_empty() { &[] } else { &["force_size=on"] });
@@ -175,7 +122,7 @@ fn damage(oracle: &Oracle, seed: u64) {
     std::fs::write(folder.path().join("image"), &image).unwrap();
     let output = oracle.run(folder.path(), &["info", "--output=json", "-f", "vpc", "image"]);
     let theirs = String::from_utf8_lossy(&output.stderr).into_owned();
-    match open(image) {
+    match open_bytes(&DRIVER, image) {
         Err(error) => {
             let ours = format!("qemu-img: Could not open 'image': {}\n", error.joined());
             // A differencing image does without its parent in the oracle, which does without the footer at the end.

@@ -3,19 +3,14 @@
 
 use std::sync::Arc;
 
-use diskimg_core::driver::{CreateContext, OpenMode};
+use diskimg_core::driver::OpenMode;
 use diskimg_core::opener::NoReferences;
 use diskimg_core::{BlockDevice, ByteRange, MemDevice, Result};
 use diskimg_testkit::crash::{self, Scenario};
-use diskimg_testkit::{FormatSubject, MemOpener, Op, OpMix, OverlaySubject, Sampling, Session, open_image};
+use diskimg_testkit::{FormatSubject, MemOpener, Op, OpMix, OverlaySubject, Sampling, open_image, rounds};
 use diskimg_vhd::DRIVER;
 
 const MIB: u64 = 1 << 20;
-
-/// `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
-}
 
 fn overlay(size: u64, base_len: u64) -> OverlaySubject {
     OverlaySubject { top: FormatSubject::new(&DRIVER, size, &[]), base: &DRIVER, base_len, seed: 3 }
@@ -23,14 +18,9 @@ fn overlay(size: u64, base_len: u64) -> OverlaySubject {
 
 #[test]
 fn operations_over_a_parent_are_those_of_a_flat_disk() {
-    for seed in 0..rounds() {
+    for seed in 0..rounds(6) {
         for (size, base_len) in [(5 * MIB, 5 * MIB), (4 * MIB + 512, 2 * MIB + 1024), (2 * MIB, 5 * MIB)] {
-            let subject = overlay(size, base_len);
-            let mut session = Session::in_memory(&subject);
-            for op in OpMix::changes(size).script(seed, 120, size, if seed % 2 == 0 { MIB } else { 4096 }) {
-                session.must(&op);
-            }
-            session.verify_reopened();
+            overlay(size, base_len).is_as_flat(seed, if seed % 2 == 0 { MIB } else { 4096 });
         }
     }
 }
@@ -51,23 +41,9 @@ fn what_was_flushed_survives_a_crash() {
 
 /// A new image with these options over `base`.
 fn create(options: &[(&str, &str)], base: Vec<u8>) -> Result<Arc<MemDevice>> {
-    let mut parsed = FormatSubject::new(&DRIVER, 2 * MIB, &[]).parsed().unwrap();
-    for (name, value) in options {
-        parsed.set(name, value)?;
-    }
-    let creator = DRIVER.creator.unwrap();
-    (creator.validate)(&parsed)?;
     let base: Arc<dyn BlockDevice> = Arc::new(MemDevice::read_only(base));
-    let opener = MemOpener::new([("d/base".to_owned(), base)]);
-    let storage = Arc::new(MemDevice::new(0));
-    let context = CreateContext {
-        storage: Arc::clone(&storage) as _,
-        filename: "image",
-        options: &parsed,
-        opener: &opener,
-    };
-    (creator.create)(&context)?;
-    Ok(storage)
+    let files = MemOpener::new([("d/base".to_owned(), base)]);
+    FormatSubject::new(&DRIVER, 2 * MIB, &[]).made_with(options, &files)
 }
 
 #[test]

@@ -1,14 +1,12 @@
 //! [`SectorBitmaps`]: which sectors of a differencing disk's blocks are in its file (MS-VHDX 2.5.1.2). A bitmap takes 1 MiB
 //! for a chunk, one bit a sector, the least significant bit of a byte first.
 //!
-//! They are read in slices of a log sector; memory is bounded. A lookup that misses loads the slice without a lock and is
-//! repeated.
+//! They are read in slices of a log sector, when they are wanted; memory is bounded.
 
 use std::sync::Arc;
 
-use diskimg_core::mapped::TableWrite;
-use diskimg_core::{BlockDevice, DirtySlice, Result, SliceCache, read_zero_padded, to_usize};
-use parking_lot::{Mutex, RwLock};
+use diskimg_core::mapped::TableSlices;
+use diskimg_core::{BlockDevice, Result, to_usize};
 
 use crate::limits::LOG_SECTOR;
 
@@ -76,26 +74,13 @@ fn fill(slice: &mut [u8], first: u64, count: u64, value: bool) {
 /// The sector bitmaps of an open image.
 #[derive(Debug)]
 pub(crate) struct SectorBitmaps {
-    storage: Arc<dyn BlockDevice>,
-    slices: RwLock<SliceCache>,
-    /// What the write-back that is under way has taken.
-    taken: Mutex<Vec<DirtySlice>>,
+    /// What its holder writes back.
+    pub slices: TableSlices,
 }
 
 impl SectorBitmaps {
     pub(crate) fn new(storage: Arc<dyn BlockDevice>) -> Self {
-        Self { storage, slices: RwLock::new(SliceCache::new(KEPT)), taken: Mutex::default() }
-    }
-
-    fn load(&self, offset: u64) -> Result<()> {
-        loop {
-            let generation = self.slices.read().generation();
-            let mut bytes = vec![0; to_usize(LOG_SECTOR)];
-            read_zero_padded(&*self.storage, offset, &mut bytes)?;
-            if self.slices.write().insert_current(offset, bytes, generation) {
-                return Ok(());
-            }
-        }
+        Self { slices: TableSlices::new(storage, KEPT) }
     }
 
     /// Whether the first one is in the file, and how many from it on are of its kind.
@@ -104,11 +89,7 @@ impl SectorBitmaps {
         let mut rest = sectors;
         while rest.count > 0 {
             let (offset, first, most) = rest.head();
-            let found = self.slices.read().get(offset).map(|slice| run(slice, first, most));
-            let Some((kind, count)) = found else {
-                self.load(offset)?;
-                continue;
-            };
+            let (kind, count) = self.slices.look(offset, LOG_SECTOR, |slice| run(slice, first, most))?;
             match &mut total {
                 None => total = Some((kind, count)),
                 Some((known, sum)) if *known == kind => *sum += count,
@@ -127,41 +108,14 @@ impl SectorBitmaps {
         let mut rest = sectors;
         while rest.count > 0 {
             let (offset, first, count) = rest.head();
-            let same = self.slices.read().get(offset).map(|slice| run(slice, first, count));
-            if same == Some((value, count)) {
-                rest = rest.skip(count);
-                continue;
+            let same = self.slices.look(offset, LOG_SECTOR, |slice| run(slice, first, count))?;
+            if same != (value, count) {
+                let all = 0..to_usize(LOG_SECTOR);
+                self.slices.change(offset, LOG_SECTOR, all, |slice| fill(slice, first, count, value))?;
             }
-            let done = self.slices.write().get_mut(offset, 0..to_usize(LOG_SECTOR)).map(|slice| {
-                fill(slice, first, count, value);
-            });
-            match done {
-                Some(()) => rest = rest.skip(count),
-                None => self.load(offset)?,
-            }
+            rest = rest.skip(count);
         }
         Ok(())
-    }
-
-    pub(crate) fn wants_write_back(&self) -> bool {
-        self.slices.read().wants_write_back()
-    }
-
-    /// What is dirty. It stays in memory until [`Self::written`] is called.
-    pub(crate) fn take_dirty(&self) -> Vec<TableWrite> {
-        let dirty = self.slices.write().take_dirty();
-        let writes = dirty
-            .iter()
-            .map(|slice| TableWrite { offset: slice.offset, bytes: slice.data.to_vec() })
-            .collect();
-        *self.taken.lock() = dirty;
-        writes
-    }
-
-    /// The writing of what was taken has ended; if badly, it is dirty again.
-    pub(crate) fn written(&self, ok: bool) {
-        let taken = std::mem::take(&mut *self.taken.lock());
-        self.slices.write().written(&taken, ok);
     }
 }
 
@@ -198,10 +152,10 @@ mod tests {
                 model[to_usize(first)..to_usize(first + count)].fill(value);
             }
         }
-        assert!(!bitmaps.take_dirty().is_empty());
-        bitmaps.written(false);
-        assert!(!bitmaps.take_dirty().is_empty());
-        bitmaps.written(true);
-        assert!(bitmaps.take_dirty().is_empty());
+        assert!(!bitmaps.slices.take_dirty().is_empty());
+        bitmaps.slices.written(false);
+        assert!(!bitmaps.slices.take_dirty().is_empty());
+        bitmaps.slices.written(true);
+        assert!(bitmaps.slices.take_dirty().is_empty());
     }
 }

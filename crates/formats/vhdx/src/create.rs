@@ -2,8 +2,8 @@
 
 use diskimg_core::driver::CreateContext;
 use diskimg_core::opener::{Mode, ReferenceKind};
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions, RuntimeOptions};
-use diskimg_core::{BlockDevice, ByteRange, Error, Prealloc, Result, align_up, to_usize};
+use diskimg_core::options::{OptKind, OptSpec, ParsedOptions, RuntimeOptions};
+use diskimg_core::{BlockDevice, ByteRange, Error, Prealloc, Result, align_up, errno, to_usize};
 use uuid::Uuid;
 
 use crate::bat::{Entry, Geometry, NOT_PRESENT, ZERO};
@@ -22,45 +22,29 @@ const BACKING_FILE: &str = "backing_file";
 const BACKING_FMT: &str = "backing_fmt";
 const BLOCK_STATE_ZERO: &str = "block_state_zero";
 
-const fn option(
-    name: &'static str,
-    kind: OptKind,
-    default: Option<&'static str>,
-    help: &'static str,
-) -> OptSpec {
-    OptSpec { name, kind, help, default, usage: OptUse::CREATE }
-}
-
-/// An option that qemu-img does not have.
-const fn hidden(name: &'static str) -> OptSpec {
-    OptSpec { usage: OptUse::CREATE.union(OptUse::HIDDEN), ..option(name, OptKind::Str, None, "") }
-}
-
 /// The create options.
 pub(crate) const OPTIONS: &[OptSpec] = &[
-    option(SIZE, OptKind::Size, None, "Virtual disk size; max of 64TB."),
-    option(LOG_SIZE, OptKind::Size, Some("1048576"), "Log size; min 1MB."),
-    option(
+    OptSpec::create(SIZE, OptKind::Size, "Virtual disk size; max of 64TB."),
+    OptSpec::create(LOG_SIZE, OptKind::Size, "Log size; min 1MB.").or("1048576"),
+    OptSpec::create(
         BLOCK_SIZE,
         OptKind::Size,
-        Some("0"),
         "Block Size; min 1MB, max 256MB. 0 means auto-calculate based on image size.",
-    ),
-    option(
+    )
+    .or("0"),
+    OptSpec::create(
         SUBFORMAT,
         OptKind::Str,
-        None,
         "VHDX format type, can be either 'dynamic' or 'fixed'. Default is 'dynamic'.",
     ),
-    option(
+    OptSpec::create(
         BLOCK_STATE_ZERO,
         OptKind::Bool,
-        None,
         "Force use of payload blocks of type 'ZERO'. Non-standard, but default.  Do not set to 'off' when using \
          'qemu-img convert' with subformat=dynamic.",
     ),
-    hidden(BACKING_FILE),
-    hidden(BACKING_FMT),
+    OptSpec::hidden(BACKING_FILE),
+    OptSpec::hidden(BACKING_FMT),
 ];
 
 /// Who made the file: diagnostic only.
@@ -71,6 +55,8 @@ const SECTOR: u64 = 512;
 const METADATA_LEN: u64 = MIB;
 /// Bytes between the block allocation table and the first block: the metadata region and a reserve.
 const BEFORE_BLOCKS: u64 = 5 * MIB;
+/// Longest table that QEMU reads, in bytes. Only an empty disk with the largest blocks asks for more.
+const MAX_BAT: u64 = (1 << 31) - 512;
 /// How much of the table is made and written at a time, in bytes.
 const STEP: u64 = 1 << 20;
 /// Bytes of a block, by the greatest size of the disk.
@@ -196,6 +182,9 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     let plan = Plan::new(context.options, parent.as_ref())?;
     let storage = &*context.storage;
     let regions = plan.regions();
+    if regions.bat.len > MAX_BAT {
+        return Err(Error::from_errno(errno::EIO).context("Failed to write the BAT"));
+    }
     let end = plan.blocks_start() + if plan.fixed { plan.geometry.disk_size } else { 0 };
     storage.set_len(end, Prealloc::Off)?;
     write_bat(storage, &plan)?;

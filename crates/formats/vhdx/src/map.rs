@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicBool;
 
 use diskimg_core::mapped::{Clearing, ClusterMap, Cut, EntryTable, Place, Run, Space, TableWrite};
 use diskimg_core::{
-    BackingRef, BlockDevice, ByteRange, Check, Device, Error, ErrorKind, ExtentFlags, FormatDriver, Image,
-    ImageInfo, Result, ZeroMode, errno, extend_to,
+    BackingRef, BlockDevice, ByteRange, Check, Device, Error, ErrorKind, ExtentFlags, Image, ImageInfo,
+    Result, ZeroMode, errno, extend_to,
 };
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
@@ -256,17 +256,7 @@ fn no_room() -> Error {
 }
 
 impl ClusterMap for BlockMap {
-    fn driver(&self) -> &'static FormatDriver {
-        &crate::DRIVER
-    }
-
-    fn storage(&self) -> &Arc<dyn BlockDevice> {
-        &self.storage
-    }
-
-    fn filename(&self) -> &str {
-        &self.filename
-    }
+    diskimg_core::mapped_file!(crate::DRIVER);
 
     fn cluster_size(&self) -> u64 {
         self.cluster
@@ -408,13 +398,13 @@ impl ClusterMap for BlockMap {
             state.table.take_dirty()
         };
         // They may say more than the table that was taken, never less; and they are written first.
-        let mut writes = self.bitmaps.take_dirty();
+        let mut writes = self.bitmaps.slices.take_dirty();
         writes.extend(table);
         Some(writes).filter(|writes| !writes.is_empty()).into_iter().collect()
     }
 
     fn wants_write_back(&self) -> bool {
-        self.bitmaps.wants_write_back()
+        self.bitmaps.slices.wants_write_back()
     }
 
     fn write_cut(&self, cut: &Cut) -> Result<()> {
@@ -424,12 +414,12 @@ impl ClusterMap for BlockMap {
     fn not_written(&self, cut: Cut) {
         let state = &mut *self.state.write();
         state.space.not_written();
-        self.bitmaps.written(false);
+        self.bitmaps.slices.written(false);
         cut.iter().for_each(|writes| state.table.not_written(writes));
     }
 
     fn written(&self, epoch: u64) {
-        self.bitmaps.written(true);
+        self.bitmaps.slices.written(true);
         let unused = self.state.write().space.written(epoch);
         self.recycle(unused);
     }

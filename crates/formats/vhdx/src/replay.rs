@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use diskimg_core::{
-    BlockDevice, ByteRange, Description, Device, Extent, Limits, Prealloc, Reservation, Result, ZeroMode,
-    len_u64, read_only_error, read_zero_padded, to_usize,
+    BlockDevice, ByteRange, Device, Prealloc, Result, ZeroMode, len_u64, read_zero_padded, to_usize,
 };
 use uuid::Uuid;
 
@@ -172,18 +171,6 @@ impl BlockDevice for ReplayedDevice {
         self.len
     }
 
-    fn limits(&self) -> Limits {
-        self.below.limits()
-    }
-
-    fn is_read_only(&self) -> bool {
-        true
-    }
-
-    fn describe(&self) -> Description<'_> {
-        self.below.describe()
-    }
-
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let range = ByteRange::new(offset, len_u64(buf));
         range.check_within(self.len)?;
@@ -205,37 +192,9 @@ impl BlockDevice for ReplayedDevice {
         Ok(())
     }
 
-    fn write_at(&self, _: u64, _: &[u8]) -> Result<()> {
-        Err(read_only_error())
-    }
+    diskimg_core::refuse_changes!();
 
-    fn write_zeroes(&self, _: ByteRange, _: ZeroMode) -> Result<()> {
-        Err(read_only_error())
-    }
-
-    fn discard(&self, _: ByteRange) -> Result<()> {
-        Err(read_only_error())
-    }
-
-    fn flush(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn set_len(&self, _: u64, _: Prealloc) -> Result<()> {
-        Err(read_only_error())
-    }
-
-    fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {
-        Ok(Extent::data(range.len, None))
-    }
-
-    fn reserve(&self, _: ByteRange) -> Result<Option<Reservation<'_>>> {
-        Ok(None)
-    }
-
-    fn allocated_len(&self) -> Result<Option<u64>> {
-        self.below.allocated_len()
-    }
+    diskimg_core::pass_on!(below: limits describe allocated_len);
 }
 
 #[cfg(test)]

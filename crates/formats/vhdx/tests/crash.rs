@@ -71,7 +71,7 @@ impl Subject for Replaying {
 
 /// `DISKIMG_CRASH_SAMPLES` asks for more.
 fn samples() -> usize {
-    std::env::var("DISKIMG_CRASH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+    crash::samples(60)
 }
 
 fn mixes(size: u64) -> [(&'static str, Vec<Op>, OpMix); 4] {

@@ -23,7 +23,7 @@ const GUID: [u8; 16] = [0x5a; 16];
 
 /// `DISKIMG_PROP_ROUNDS` asks for more.
 fn rounds(usual: u64) -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+    diskimg_testkit::rounds(usual)
 }
 
 /// A disk of 3 MiB in blocks of 1 MiB, of which the first one is stored, without the reserve in front of the blocks.

@@ -3,20 +3,15 @@
 
 use std::sync::Arc;
 
-use diskimg_core::driver::{CreateContext, OpenMode};
+use diskimg_core::driver::OpenMode;
 use diskimg_core::opener::NoReferences;
 use diskimg_core::{BlockDevice, ByteRange, ExtentFlags, MemDevice, Repair, Result, Task};
 use diskimg_testkit::{
-    FormatSubject, MemOpener, Op, OpMix, Opened, OverlaySubject, Session, Subject, open_image,
+    FormatSubject, MemOpener, Op, Opened, OverlaySubject, Session, Subject, open_image, rounds,
 };
 use diskimg_vhdx::DRIVER;
 
 const MIB: u64 = 1 << 20;
-
-/// `DISKIMG_PROP_ROUNDS` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DISKIMG_PROP_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
-}
 
 fn overlay(size: u64, base_len: u64) -> OverlaySubject {
     let top = FormatSubject::new(&DRIVER, size, &["block_size=1M"]);
@@ -25,14 +20,9 @@ fn overlay(size: u64, base_len: u64) -> OverlaySubject {
 
 #[test]
 fn operations_over_a_parent_are_those_of_a_flat_disk() {
-    for seed in 0..rounds() {
+    for seed in 0..rounds(6) {
         for (size, base_len) in [(3 * MIB, 3 * MIB), (4 * MIB + 512, 2 * MIB + 1024), (2 * MIB, 5 * MIB)] {
-            let subject = overlay(size, base_len);
-            let mut session = Session::in_memory(&subject);
-            for op in OpMix::changes(size).script(seed, 120, size, if seed % 2 == 0 { MIB } else { 4096 }) {
-                session.must(&op);
-            }
-            session.verify_reopened();
+            overlay(size, base_len).is_as_flat(seed, if seed % 2 == 0 { MIB } else { 4096 });
         }
     }
 }
@@ -96,24 +86,9 @@ fn a_parent_that_was_changed_is_refused() {
 
 /// A new image with these options, over `base`.
 fn create(options: &[(&str, &str)], base: Vec<u8>) -> Result<Arc<MemDevice>> {
-    let subject = FormatSubject::new(&DRIVER, 2 * MIB, &[]);
-    let mut parsed = subject.parsed().unwrap();
-    for (name, value) in options {
-        parsed.set(name, value)?;
-    }
-    let creator = DRIVER.creator.unwrap();
-    (creator.validate)(&parsed)?;
     let base: Arc<dyn BlockDevice> = Arc::new(MemDevice::read_only(base));
-    let opener = MemOpener::new([("base".to_owned(), base)]);
-    let storage = Arc::new(MemDevice::new(0));
-    let context = CreateContext {
-        storage: Arc::clone(&storage) as _,
-        filename: "image",
-        options: &parsed,
-        opener: &opener,
-    };
-    (creator.create)(&context)?;
-    Ok(storage)
+    let files = MemOpener::new([("base".to_owned(), base)]);
+    FormatSubject::new(&DRIVER, 2 * MIB, &[]).made_with(options, &files)
 }
 
 #[test]

@@ -290,7 +290,7 @@ impl Vmdk {
             match placed {
                 Ok(new) => {
                     let host = HostRef { device: &*extent.storage, offset: new.place };
-                    pieces.push(Piece { range: common, host: Some(host) });
+                    pieces.push(Piece { range: common, host: Some(host), fresh: false });
                 }
                 Err(error) => {
                     pending.abandon();
@@ -340,7 +340,7 @@ impl CompressedClusters for Vmdk {
         self.before_change(ByteRange::new(offset, 1))?;
         let new = extent.place_payload(extent.geo.grain_of(offset), payload_len)?;
         let host = HostRef { device: &*extent.storage, offset: new.place + MARKER };
-        let piece = Piece { range: ByteRange::new(0, payload_len), host: Some(host) };
+        let piece = Piece { range: ByteRange::new(0, payload_len), host: Some(host), fresh: false };
         Ok(Reservation::new(vec![piece], Box::new(PendingPayload(extent, new))))
     }
 

@@ -1,38 +1,30 @@
 //! Create options: the table, and what given values mean.
 
-use diskimg_core::options::{OptKind, OptSpec, OptUse, ParsedOptions};
+use diskimg_core::options::{OptKind, OptSpec, ParsedOptions};
 use diskimg_core::{Error, Result};
 
-use OptKind::{Bool, Size, Str};
-
-const fn spec(name: &'static str, kind: OptKind, help: &'static str) -> OptSpec {
-    OptSpec { name, kind, help, default: None, usage: OptUse::CREATE }
-}
-
-const fn with_default(spec: OptSpec, default: &'static str) -> OptSpec {
-    OptSpec { default: Some(default), ..spec }
-}
+use OptKind::{Bool, Str};
 
 /// The options, in the order in which a summary shows them.
 pub(crate) static OPTIONS: [OptSpec; 9] = [
-    spec("size", Size, "Virtual disk size"),
-    spec(
+    OptSpec::SIZE,
+    OptSpec::create(
         "adapter_type",
         Str,
         "Virtual adapter type, can be one of ide (default), lsilogic, buslogic or legacyESX",
     ),
-    spec("backing_file", Str, "File name of a base image"),
-    spec("backing_fmt", Str, "Must be 'vmdk' if present"),
-    with_default(spec("compat6", Bool, "VMDK version 6 image"), "off"),
-    with_default(spec("hwversion", Str, "VMDK hardware version"), "undefined"),
-    spec("toolsversion", Str, "VMware guest tools version"),
-    spec(
+    OptSpec::create("backing_file", Str, "File name of a base image"),
+    OptSpec::create("backing_fmt", Str, "Must be 'vmdk' if present"),
+    OptSpec::create("compat6", Bool, "VMDK version 6 image").or("off"),
+    OptSpec::create("hwversion", Str, "VMDK hardware version").or("undefined"),
+    OptSpec::create("toolsversion", Str, "VMware guest tools version"),
+    OptSpec::create(
         "subformat",
         Str,
         "VMDK flat extent format, can be one of {monolithicSparse (default) | monolithicFlat | \
          twoGbMaxExtentSparse | twoGbMaxExtentFlat | streamOptimized} ",
     ),
-    spec("zeroed_grain", Bool, "Enable efficient zero writes using the zeroed-grain GTE feature"),
+    OptSpec::create("zeroed_grain", Bool, "Enable efficient zero writes using the zeroed-grain GTE feature"),
 ];
 
 /// Kinds of images that can be made.

@@ -69,7 +69,7 @@ impl Tables {
         let mut list = vec![0; to_usize(len)];
         read_zero_padded(storage, offset, &mut list)?;
         let mut tables = Self::default();
-        let mut reader = Reader { trailer, notices, tables: &mut tables, warned: Vec::new() };
+        let mut reader = Reader { trailer, notices, tables: &mut tables, warned: false };
         let read = if is_fork { reader.resource_fork(&list) } else { reader.plist(&list) };
         if read.is_err() {
             return Ok(None);
@@ -97,7 +97,8 @@ struct Reader<'a> {
     trailer: &'a Trailer,
     notices: &'a Notices,
     tables: &'a mut Tables,
-    warned: Vec<u32>,
+    /// One unknown type was told of.
+    warned: bool,
 }
 
 impl Reader<'_> {
@@ -126,10 +127,11 @@ impl Reader<'_> {
         let (start, len) = (to_usize(data.into()), to_usize(len.into()));
         let end = start.checked_add(len).filter(|end| *end <= fork.len()).ok_or(Bad)?;
         let mut at = start;
-        // Only the length of a resource has to stand in the area.
+        // The last resource may reach behind the area with four bytes, as many as its length takes.
         while at < end {
             let mut area = Fields::new(fork.get(at..).unwrap_or_default());
-            let len = area.u32_be().filter(|len| *len != 0).ok_or(Bad)?;
+            let fits = |len: &u32| *len != 0 && to_usize((*len).into()) <= end - at;
+            let len = area.u32_be().filter(fits).ok_or(Bad)?;
             self.table(area.bytes(to_usize(len.into())).ok_or(Bad)?)?;
             at += area.position();
         }
@@ -180,7 +182,7 @@ impl Reader<'_> {
     fn check(&self, coding: Coding, entry: &Entry) -> Result<(), Bad> {
         let number = self.tables.chunks.len();
         let complain = |text: String| {
-            self.notices.say(NoticeLevel::Plain, &text);
+            self.notices.say(NoticeLevel::Error, &text);
             Err(Bad)
         };
         if !coding.is_zero() && entry.sectors > MAX_CHUNK_SECTORS {
@@ -199,8 +201,7 @@ impl Reader<'_> {
     }
 
     fn warn_of(&mut self, kind: u32) {
-        if !self.warned.contains(&kind) && self.warned.len() < 16 {
-            self.warned.push(kind);
+        if !std::mem::replace(&mut self.warned, true) {
             self.notices.warn(&format!(
                 "Image contains chunks of unknown type {kind:x}, accessing them will result in I/O errors"
             ));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use diskimg_core::driver::{CreateContext, Creator, Notices, OpenContext, OpenMode};
 use diskimg_core::options::{RuntimeOptions, RuntimeValue};
 use diskimg_core::{
-    BlockDevice, ByteRange, Child, Description, Device, Error, Extent, FormatDriver, Image, ImageInfo,
-    Limits, Prealloc, Result, ZeroMode, read_zero_padded,
+    BlockDevice, ByteRange, Child, Device, Error, FormatDriver, Image, ImageInfo, Prealloc, Result, ZeroMode,
+    read_zero_padded,
 };
 use diskimg_luks::DRIVER;
 
@@ -68,43 +68,12 @@ fn open(context: OpenContext<'_>) -> Result<Arc<dyn Image>> {
 }
 
 impl BlockDevice for Filled {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-    fn limits(&self) -> Limits {
-        self.0.limits()
-    }
-    fn is_read_only(&self) -> bool {
-        self.0.is_read_only()
-    }
-    fn describe(&self) -> Description<'_> {
-        self.0.describe()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.0.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        self.0.write_at(offset, buf)
-    }
-    fn write_zeroes(&self, range: ByteRange, how: ZeroMode) -> Result<()> {
-        self.0.write_zeroes(range, how)
-    }
-    fn discard(&self, range: ByteRange) -> Result<()> {
-        self.0.discard(range)
-    }
-    fn flush(&self) -> Result<()> {
-        self.0.flush()
-    }
+    diskimg_core::pass_on!(0: len limits is_read_only describe read_at write_at write_zeroes discard flush extent_at allocated_len);
+
     fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {
         let old = self.0.len();
         self.0.set_len(len, prealloc)?;
         zero(&self.0, old)
-    }
-    fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {
-        self.0.extent_at(range)
-    }
-    fn allocated_len(&self) -> Result<Option<u64>> {
-        self.0.allocated_len()
     }
 }
 

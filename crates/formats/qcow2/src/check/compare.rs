@@ -6,6 +6,7 @@ use diskimg_core::{Result, Task};
 
 use super::counts::{BLOCK, Counts};
 use super::finding::{Class, Finding};
+use super::holes::Holes;
 use super::layout::Layout;
 use super::patch::Patcher;
 use super::reporter::Reporter;
@@ -135,8 +136,9 @@ pub(super) fn clusters(
     blocks.sort_unstable();
     blocks.dedup();
     let mut last = 0;
+    let holes = Holes::new(stored.storage(), layout.geo);
     let mut comparison =
-        Comparison { layout, stored, counts, fixing, reporter, compared: Compared::default() };
+        Comparison { layout, stored, counts, fixing, holes, reporter, compared: Compared::default() };
     for index in blocks {
         task.check()?;
         let whole = (index + 1).saturating_mul(BLOCK) <= end && !unreadable.contains(&index);
@@ -157,7 +159,8 @@ pub(super) fn clusters(
             }
         }
     }
-    let Comparison { fixing, compared, .. } = comparison;
+    let Comparison { fixing, compared, mut holes, .. } = comparison;
+    holes.make();
     if let Fixing::Leaks(patcher) | Fixing::All(patcher) = fixing {
         patcher.finish()?;
     }
@@ -171,6 +174,7 @@ struct Comparison<'a, 's, 'r> {
     stored: &'a mut Stored<'s>,
     counts: &'a Counts,
     fixing: Fixing<'a>,
+    holes: Holes<'s>,
     reporter: &'a mut Reporter<'r>,
     compared: Compared,
 }
@@ -199,7 +203,11 @@ impl Comparison<'_, '_, '_> {
             };
             if fixed {
                 self.reporter.fix(&finding);
-                self.compared.changed_use |= references != 0;
+                if references == 0 {
+                    self.holes.freed(cluster);
+                } else {
+                    self.compared.changed_use = true;
+                }
             } else {
                 self.reporter.find(&finding);
             }

@@ -60,6 +60,12 @@ impl Layout {
         Ok(Clusters { first, count: ((offset + last_byte) >> self.geo.cluster_bits) - first + 1 })
     }
 
+    /// False for a cluster at `offset` (bytes) that lies behind the end and is not counted either: it reads as zeros.
+    /// An image can name millions of those, and none of them is worth memory or a look.
+    pub(super) fn may_say_anything(&self, offset: u64) -> bool {
+        offset < self.file_len || self.region(offset, self.geo.cluster_size()).is_ok()
+    }
+
     /// Host byte at which `cluster` starts.
     pub(super) const fn start_of(&self, cluster: u64) -> u64 {
         cluster << self.geo.cluster_bits
@@ -118,5 +124,8 @@ mod tests {
         assert_eq!(layout.region(0x9_0000, 0x1_0000), Err(BeyondEnd));
         assert_eq!(layout.region(u64::MAX, 2), Err(BeyondEnd));
         assert_eq!(layout.region(u64::MAX, 0).map(|clusters| clusters.count), Ok(0));
+        let looked_at =
+            [0, 0x8_fe00, 0x9_0000, 0x9_0200, 1 << 55].map(|offset| layout.may_say_anything(offset));
+        assert_eq!(looked_at, [true, true, false, false, false]);
     }
 }

@@ -23,7 +23,7 @@ use super::{CheckInput, places, rebuild, snapshots};
 use crate::bitmap_directory::Bitmap;
 use crate::features;
 use crate::header::Header;
-use crate::snapshot_table::Snapshot;
+use crate::snapshot_table::{Snapshot, SnapshotTable};
 
 /// Repairs an image that was not closed cleanly, before it is written to.
 ///
@@ -108,9 +108,7 @@ pub(crate) fn repair(
         survey.references(&snapshots, None, &mut reporter)?;
         survey.refblocks(false, &mut reporter);
         out_of_date = survey.clusters(image.fixing(what), &mut reporter)?.changed_use;
-        let left = &mut reporter.report;
-        left.corruptions_fixed = found.corruptions_fixed + found.corruptions.saturating_sub(left.corruptions);
-        left.leaks_fixed = found.leaks_fixed + found.leaks.saturating_sub(left.leaks);
+        count_fixed(&mut reporter.report, &found);
     } else if reporter.report != before {
         reporter.report = before;
         out_of_date = survey.clusters(image.fixing(what), &mut reporter)?.changed_use;
@@ -123,12 +121,7 @@ pub(crate) fn repair(
     let flags_changed = survey.flags(image.patcher_for(what == Repair::All || all_well), &mut reporter)?;
     let report = survey.complete(std::mem::take(&mut reporter.report));
     if store_snapshots {
-        survey = Survey::take(image.input(), &snapshots, task)?;
-        survey.refblocks(false, &mut Reporter::new(&mut |_| {}));
-        let (layout, counts, mut dangling) = survey.into_rebuild(&snapshots)?;
-        let stored = snapshots::store(image, &snapshots, &layout, &counts, &mut dangling, task);
-        let stored = stored.map_err(|error| error.context("ERROR failed to update snapshot table"))?;
-        image.snapshots = Some(stored);
+        image.store_snapshots(&snapshots, task)?;
     }
     if flags_changed {
         image.reload_l1()?;
@@ -140,7 +133,24 @@ pub(crate) fn repair(
     Ok(report)
 }
 
+/// Counts as corrected what was `found` and is not `left`.
+fn count_fixed(left: &mut CheckReport, found: &CheckReport) {
+    left.corruptions_fixed = found.corruptions_fixed + found.corruptions.saturating_sub(left.corruptions);
+    left.leaks_fixed = found.leaks_fixed + found.leaks.saturating_sub(left.leaks);
+}
+
 impl<'a> Repairable<'a> {
+    /// Writes the snapshot table anew, with these snapshots.
+    fn store_snapshots(&mut self, table: &SnapshotTable, task: &Task<'_>) -> Result<()> {
+        let mut survey = Survey::take(self.input(), table, task)?;
+        survey.refblocks(false, &mut Reporter::new(&mut |_| {}));
+        let (layout, counts, mut dangling) = survey.into_rebuild(table)?;
+        let stored = snapshots::store(self, table, &layout, &counts, &mut dangling, task);
+        self.snapshots =
+            Some(stored.map_err(|error| error.context("ERROR failed to update snapshot table"))?);
+        Ok(())
+    }
+
     fn input(&self) -> CheckInput<'_> {
         CheckInput {
             storage: self.storage,

@@ -83,6 +83,11 @@ impl<'a> Stored<'a> {
         Ok(Self { storage, layout: *layout, reftable, counts: counts.into_inner(), damaged })
     }
 
+    /// What holds the image.
+    pub(super) const fn storage(&self) -> &'a dyn BlockDevice {
+        self.storage
+    }
+
     /// The refcounts of the host file's clusters, without those that can't be read.
     pub(super) const fn counts(&self) -> &Counts {
         &self.counts

@@ -151,7 +151,9 @@ pub(super) fn count_trees(
         found.elsewhere |= entry & L1_RESERVED != 0
             || !layout.geo.is_aligned(offset)
             || layout.region(offset, layout.geo.cluster_size()).is_err();
-        tables.add(offset, total, active);
+        if layout.may_say_anything(offset) {
+            tables.add(offset, total, active);
+        }
     };
     l1.iter().filter(|entry| **entry != 0).for_each(|entry| note(*entry, 1, 1));
     each_entry(storage, &weigh(layout, snapshots), task, |entry, weight| {

@@ -183,7 +183,8 @@ impl<'a, 'r> Walk<'a, 'r> {
             if !self.layout.geo.is_aligned(offset) {
                 self.reporter.find(&Finding::L2TableUnaligned { offset });
             }
-            if self.found.suspicious.contains_key(&offset) || !self.overflowing.is_empty() {
+            let worth_it = self.found.suspicious.contains_key(&offset) || !self.overflowing.is_empty();
+            if worth_it && self.layout.may_say_anything(offset) {
                 self.look(offset, |walk| walk.table(offset))?;
             }
         }

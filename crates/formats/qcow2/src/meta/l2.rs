@@ -6,7 +6,7 @@ use diskimg_core::to_usize;
 
 use super::alloc::Clusters;
 use super::{Miss, NewEntry, State, Which, hex};
-use crate::entry::{L1Entry, L2Entry};
+use crate::entry::{L1Entry, L2Entry, OFFSET_MASK};
 
 /// Entries of one L2 table slice, to be looked at one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,49 @@ impl SliceView<'_> {
         let at = to_usize(index.checked_sub(self.first)? * self.entry_size);
         decode(self.bytes.get(at..at + to_usize(self.entry_size))?)
     }
+
+    /// How many entries behind `index` (at most `most`) go on from it: each descriptor is `step` more than the one
+    /// before, the bitmap the same.
+    pub(crate) fn going_on(&self, index: u64, step: u64, most: u64) -> u64 {
+        let (Some(first), Some(from)) = (self.entry(index), (index + 1).checked_sub(self.first)) else {
+            return 0;
+        };
+        let rest = self.bytes.get(to_usize(from * self.entry_size)..).unwrap_or_default();
+        let rest = rest.get(..to_usize(most.saturating_mul(self.entry_size))).unwrap_or(rest);
+        if self.entry_size == 8 {
+            going_on::<8>(rest, first, step)
+        } else {
+            going_on::<16>(rest, first, step)
+        }
+    }
+}
+
+/// Entries that are looked at before anything is decided, so that they are looked at side by side.
+const BLOCK: usize = 32;
+
+/// How many entries at the start of `bytes`, of `SIZE` each, go on from `first`.
+fn going_on<const SIZE: usize>(bytes: &[u8], first: L2Entry, step: u64) -> u64 {
+    let flags = first.descriptor & !OFFSET_MASK;
+    let mut before = first.descriptor;
+    let mut count = 0;
+    for block in bytes.chunks(BLOCK * SIZE) {
+        let (mut differs, mut last) = (0, before);
+        for entry in block.chunks_exact(SIZE).filter_map(decode) {
+            last = last.wrapping_add(step);
+            differs |= (entry.descriptor ^ last) | (entry.bitmap ^ first.bitmap);
+        }
+        if differs != 0 || last & !OFFSET_MASK != flags {
+            let goes_on = |entry: &L2Entry| {
+                before = before.wrapping_add(step);
+                entry.descriptor == before && before & !OFFSET_MASK == flags && entry.bitmap == first.bitmap
+            };
+            let part = block.chunks_exact(SIZE).filter_map(decode).take_while(goes_on).count();
+            return count + part as u64;
+        }
+        before = last;
+        count += (block.len() / SIZE) as u64;
+    }
+    count
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Option<L2Entry> {
@@ -164,5 +207,56 @@ impl State {
             self.l2.drop_slice(at);
         }
         self.index.l2_tables.remove(&(table >> self.geo.cluster_bits));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::COPIED;
+
+    fn slice(entries: &[(u64, u64)], size: usize) -> Vec<u8> {
+        let both =
+            entries.iter().map(|(descriptor, bitmap)| [descriptor.to_be_bytes(), bitmap.to_be_bytes()]);
+        both.flat_map(|both| both.concat()[..size].to_vec()).collect()
+    }
+
+    /// What `going_on` says of `entries`, from entry 100 of their table on.
+    fn count(entries: &[(u64, u64)], size: usize, step: u64, most: u64) -> u64 {
+        let bytes = slice(entries, size);
+        let view = SliceView { bytes: &bytes, table: 0, first: 100, entry_size: size as u64 };
+        view.going_on(100, step, most)
+    }
+
+    #[test]
+    fn entries_go_on_until_one_differs() {
+        for (size, len) in [(8, 1), (8, 31), (8, 33), (8, 200), (16, 33), (16, 100)] {
+            let run = |at: u64| (COPIED | (0x5_0000 + at * 0x1_0000), if size == 16 { 7 } else { 0 });
+            let mut entries: Vec<_> = (0..len).map(run).collect();
+            assert_eq!(count(&entries, size, 0x1_0000, u64::MAX), len - 1);
+            assert_eq!(count(&entries, size, 0x1_0000, 20), 20.min(len - 1));
+            for at in 1..entries.len() {
+                let kept = entries[at];
+                for other in [0, kept.0 & !COPIED, kept.0 + 0x1_0000, kept.0 | 1] {
+                    entries[at].0 = other;
+                    assert_eq!(count(&entries, size, 0x1_0000, u64::MAX), at as u64 - 1);
+                }
+                entries[at] = (kept.0, kept.1 + 1);
+                let expected = if size == 16 { at as u64 - 1 } else { len - 1 };
+                assert_eq!(count(&entries, size, 0x1_0000, u64::MAX), expected);
+                entries[at] = kept;
+            }
+        }
+        assert_eq!(count(&[(0, 0); 70], 8, 0, u64::MAX), 69);
+        assert_eq!(count(&[(1, 0); 70], 8, 0, 64), 64);
+    }
+
+    #[test]
+    fn offsets_never_grow_into_the_bits_above_them() {
+        let last = COPIED | (OFFSET_MASK & !0xffff);
+        let entries: Vec<_> = (0..40).map(|at| (last.wrapping_add(at << 16), 0)).collect();
+        assert_eq!(count(&entries, 8, 1 << 16, u64::MAX), 0);
+        let entries: Vec<_> = (0..80).map(|at| (last.wrapping_add(at << 16) - (33 << 16), 0)).collect();
+        assert_eq!(count(&entries, 8, 1 << 16, u64::MAX), 33);
     }
 }

@@ -9,10 +9,9 @@ use diskimg_core::{BlockDevice as _, ByteRange, Device, Result};
 use super::alloc::Clusters;
 use super::trees::Shift;
 use super::{Meta, State};
+use crate::limits::HOLE_UNIT;
 use crate::settings::{Overlap, Settings};
 
-/// Smallest piece of a hole, in bytes: what file systems allocate. Less would make them write zeros.
-const HOLE_UNIT: u64 = 4096;
 /// Runs of clusters that wait for their holes before these are made.
 const MAX_WAITING: usize = 4096;
 
