@@ -6,14 +6,16 @@
 use std::sync::Arc;
 
 use diskimg_chain::{Context, Node, NodeParts};
-use diskimg_core::driver::OpenMode;
+use diskimg_core::driver::{CreateContext, OpenMode};
 use diskimg_core::opener::NoReferences;
 use diskimg_core::{
     BackingRef, BlockDevice, FormatDriver, MemDevice, NewBitmap, Registry, Repair, Task, ZeroMode, to_usize,
 };
 use diskimg_engine::commit::find_layer;
 use diskimg_engine::{CommitOptions, RebaseOptions, StreamOptions, commit, rebase, stream};
-use diskimg_testkit::{CrashState, FormatSubject, Recorder, Sampling, open_image, panics, pattern};
+use diskimg_testkit::{
+    CrashState, FormatSubject, MemOpener, Recorder, Sampling, open_image, panics, pattern,
+};
 
 const KIB: u64 = 1024;
 
@@ -40,6 +42,16 @@ const fn qcow2(
     Layer { name, driver: &diskimg_qcow2::DRIVER, options, size, backing }
 }
 
+const fn layer(
+    driver: &'static FormatDriver,
+    name: &'static str,
+    options: &'static [&'static str],
+    size: u64,
+    backing: Option<&'static str>,
+) -> Layer {
+    Layer { name, driver, options, size, backing }
+}
+
 /// The files of a chain, and what of it is known.
 #[derive(Clone)]
 struct Chain {
@@ -50,19 +62,11 @@ struct Chain {
 impl Chain {
     /// Every image with a pattern of its own in places.
     fn new(layers: &[Layer]) -> Self {
-        let disks = layers.iter().map(|layer| {
-            let mut options = layer.options.to_vec();
-            let format = |name: &str| layers.iter().find(|layer| layer.name == name).unwrap().driver.name;
-            if let Some(name) = layer.backing {
-                // A few, for the time of the test.
-                let owned = [format!("backing_file={name}"), format!("backing_fmt={}", format(name))];
-                options.extend(owned.map(|option| &*option.leak()));
-            }
-            FormatSubject::new(layer.driver, layer.size, &options).fresh().remove(0).to_vec()
-        });
-        let chain = Self { layers: layers.to_vec(), disks: disks.collect() };
-        let devices = chain.devices(|bytes| Arc::new(MemDevice::from(bytes)));
+        let chain = Self { layers: layers.to_vec(), disks: Vec::new() };
+        let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
         for (number, layer) in (1..).zip(layers) {
+            // From below: some formats remember what their parent was when they were made.
+            devices.push(chain.create(layer, &devices));
             let node = chain.open(&devices, layer.name, &|_| true);
             for part in 0..6 {
                 let (at, len) = ((part * 97 + number * 31) * KIB + 100, (3 + part * 5) * KIB);
@@ -76,6 +80,48 @@ impl Chain {
         }
         let disks = devices.iter().map(|device| read_all(&**device)).collect();
         Self { layers: chain.layers, disks }
+    }
+
+    /// An empty image over the one that it names.
+    fn create(&self, layer: &Layer, devices: &[Arc<dyn BlockDevice>]) -> Arc<dyn BlockDevice> {
+        let mut options = FormatSubject::new(layer.driver, layer.size, layer.options).parsed().unwrap();
+        if let Some(name) = layer.backing {
+            let format = self.layers.iter().find(|layer| layer.name == name).unwrap().driver.name;
+            options.set("backing_file", name).unwrap();
+            options.set("backing_fmt", format).unwrap();
+        }
+        let creator = layer.driver.creator.unwrap();
+        (creator.validate)(&options).unwrap();
+        let storage: Arc<dyn BlockDevice> = Arc::new(MemDevice::new(0));
+        let known = self.layers.iter().map(|layer| layer.name.to_owned()).zip(devices.iter().cloned());
+        let context = CreateContext {
+            storage: Arc::clone(&storage),
+            filename: layer.name,
+            options: &options,
+            opener: &MemOpener::new(known),
+        };
+        (creator.create)(&context).unwrap();
+        storage
+    }
+
+    /// Makes each image that remembers what its parent was take note of what that is now. Returns how many had to.
+    fn acknowledge(&self, devices: &[Arc<dyn BlockDevice>]) -> usize {
+        let open = |name: &str| {
+            let at = self.layers.iter().position(|layer| layer.name == name).unwrap();
+            let mode = OpenMode { write: true, ..OpenMode::default() };
+            open_image(self.layers[at].driver, Arc::clone(&devices[at]), mode, &NoReferences).unwrap()
+        };
+        let mut stale = 0;
+        for layer in &self.layers {
+            let image = open(layer.name);
+            let Some(backing) = image.backing() else { continue };
+            let below = open(&backing.name);
+            if image.accepts_backing(&*below).is_err() {
+                image.adopt_backing(&*below).unwrap();
+                stale += 1;
+            }
+        }
+        stale
     }
 
     fn devices(&self, make: impl Fn(Vec<u8>) -> Arc<dyn BlockDevice>) -> Vec<Arc<dyn BlockDevice>> {
@@ -160,6 +206,8 @@ fn check(chain: &Chain, devices: &[Arc<dyn BlockDevice>]) {
 struct Counts {
     states: usize,
     again: usize,
+    /// Where the base had got its new identity, and the overlay did not yet know.
+    stale: usize,
 }
 
 /// Runs `operation` on `image`, and looks at all that a crash could have left; images in `readers` (the image itself and
@@ -176,6 +224,8 @@ fn explore(chain: &Chain, image: &str, readers: &[&str], operation: Operation, s
     let judge = |state: &CrashState, again: bool| {
         let devices: Vec<Arc<dyn BlockDevice>> =
             state.disks.iter().map(|bytes| Arc::new(MemDevice::from(bytes.clone())) as _).collect();
+        let remembers = chain.layers.iter().any(|layer| layer.driver.name == "vmdk");
+        let was_stale = remembers && chain.acknowledge(&devices) > 0;
         let same = || {
             for (name, contents) in readers.iter().zip(&contents) {
                 assert!(read_all(&chain.open(&devices, name, &|_| false)) == *contents, "{name} differs");
@@ -185,17 +235,20 @@ fn explore(chain: &Chain, image: &str, readers: &[&str], operation: Operation, s
         same();
         if again {
             operation.run(chain, &devices, image);
+            assert!(!remembers || chain.acknowledge(&devices) == 0, "the overlay does not know its parent");
             same();
             let top = chain.open(&devices, image, &|_| false);
             let backing = top.image().backing().map(|backing| backing.name);
             assert_eq!(backing.as_deref(), operation.backing_after(chain, image));
         }
+        was_stale
     };
     let visit = |state: CrashState| {
         counts.states += 1;
         let again = counts.states.is_multiple_of(5) || state.position == trace.events.len();
         counts.again += usize::from(again);
-        let run = || judge(&state, again);
+        let stale = &mut counts.stale;
+        let run = || *stale += usize::from(judge(&state, again));
         match panics(run) {
             Some(text) => Err(format!(
                 "{operation:?} on {image}, again {again}: {} of {} events: {}: {text}",
@@ -211,6 +264,8 @@ fn explore(chain: &Chain, image: &str, readers: &[&str], operation: Operation, s
         panic!("{text}");
     }
     println!("{operation:?} on {image}: {} events, {counts:?}", trace.events.len());
+    // The moment between two writes, not the time of the copy.
+    assert!(counts.stale * 2 < counts.states, "{counts:?}");
 }
 
 const SMALL: &[&str] = &["cluster_size=4k"];
@@ -288,4 +343,49 @@ fn streams() {
     }
     explore(&chain, "mid", &["mid", "top"], Operation::Stream { base: Some("base"), compress: false }, 8);
     explore(&chain, "low", &["low", "mid", "top"], Operation::Stream { base: None, compress: false }, 9);
+}
+
+/// qcow is emptied after a commit, qed is not; the base is raw, or of the same format and shorter.
+#[test]
+fn commits_in_formats_with_tables_of_tables() {
+    const QED: &[&str] = &["cluster_size=4k", "table_size=2"];
+    let kinds: [(&'static FormatDriver, &'static [&'static str]); 4] = [
+        (&diskimg_qcow::DRIVER, &[]),
+        (&diskimg_qed::DRIVER, QED),
+        (&diskimg_qed::DRIVER, &[]),
+        (&diskimg_vmdk::DRIVER, &["subformat=monolithicSparse"]),
+    ];
+    for (driver, options) in kinds {
+        let lowest = if driver.name == "vmdk" {
+            layer(driver, "base", options, 640 * KIB, None)
+        } else {
+            raw("base", 500 * KIB)
+        };
+        let chain = Chain::new(&[
+            lowest,
+            layer(driver, "mid", options, 640 * KIB, Some("base")),
+            layer(driver, "top", options, 640 * KIB, Some("mid")),
+        ]);
+        for (base, keep) in [("mid", false), ("mid", true), ("base", true)] {
+            // An image between the two does not accept the base any more.
+            if driver.name != "vmdk" || base == "mid" {
+                explore(&chain, "top", &["top"], Operation::Commit { base, keep }, 10);
+            }
+        }
+    }
+}
+
+#[test]
+fn rebases_of_qed() {
+    let qed = |name, backing| layer(&diskimg_qed::DRIVER, name, SMALL, 600 * KIB, backing);
+    let chain = Chain::new(&[
+        raw("base", 500 * KIB),
+        qed("mid", Some("base")),
+        qed("top", Some("mid")),
+        raw(LONG, 900 * KIB),
+    ]);
+    for onto in [None, Some("base"), Some(LONG)] {
+        explore(&chain, "top", &["top"], Operation::Rebase { onto, compress: false }, 11);
+    }
+    explore(&chain, "mid", &["mid", "top"], Operation::Rebase { onto: None, compress: false }, 12);
 }

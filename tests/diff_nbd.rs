@@ -19,6 +19,61 @@ const PAIR: Pair = Pair {
 };
 const MIB: usize = 1 << 20;
 
+/// Names that no server is asked for, or that no server answers to.
+const NAMES: &[&str] = &[
+    "nbd:",
+    "nbd:localhost",
+    "nbd:localhost:1",
+    "nbd:localhost:1:exportname=",
+    "nbd:localhost:1:exportname=x",
+    "nbd:localhost:http",
+    "nbd:1:2:3",
+    "nbd:/x",
+    "nbd:unix",
+    "nbd:unix:",
+    "nbd:unix:/nosuch",
+    "nbd://localhost:1/e",
+    "nbd+tcp://localhost:1",
+    "nbd://[::1]:1/f",
+    "nbd://us%20er@localhost:1/%41b?#frag",
+    "nbd://h:66666/x",
+    "nbd://localhost/x?y=z",
+    "nbd:///x",
+    "nbd+unix:///e",
+    "nbd+unix:///e?sock=q",
+    "nbd+unix:///e?socket=q&x=y",
+    "nbd+unix:///e?socket=/a%zz",
+    "nbd+unix://localhost/e?socket=/q",
+    "nbd+unix:/a?socket=/q",
+    "nbds://h",
+    "nbd+foo://x",
+];
+/// Options behind `driver=nbd`; `P` stands for the path of a server's socket.
+const OPTIONS: &[&str] = &[
+    "",
+    ",host=localhost",
+    ",port=1",
+    ",host=localhost,port=1",
+    ",path=/nosuch,host=x",
+    ",path=P,export=exp",
+    ",path=P,server.type=unix",
+    ",server.type=foo",
+    ",server.type=inet",
+    ",server.type=inet,server.host=h",
+    ",server.type=inet,server.host=localhost,server.port=1",
+    ",server.type=inet,server.host=localhost,server.port=1,server.ipv6=x",
+    ",server.type=unix",
+    ",server.path=P",
+    ",server.type=unix,server.path=P,server.foo=1",
+    ",server.type=unix,server.path=P,export=exp",
+    ",server.type=unix,server.path=P,export=exp,bar=1",
+    ",server.type=unix,server.path=P,export=exp,tls-creds=foo",
+    ",server.type=unix,server.path=P,export=exp,reconnect-delay=x",
+    ",server.type=unix,server.path=P,export=exp,reconnect-delay=5,open-timeout=1",
+    ",server.type=unix,server.path=P,export=exp,x-dirty-bitmap=qemu:dirty-bitmap:b",
+    ",server.type=unix,server.path=/nosuch,open-timeout=1",
+];
+
 fn main() -> ExitCode {
     suite::run(vec![
         suite::with_oracle("names and options", names),
@@ -84,67 +139,19 @@ fn names(oracle: &Oracle) {
     let server = Nbd::start(oracle, folder, "s", &["-t", "-f", "raw", "-x", "exp", "a.raw"]);
     let path = server.path();
     let long = "x".repeat(5000);
-    for name in [
-        &server.uri("exp"),
-        &server.uri("nope"),
-        &server.uri("/exp"),
-        &format!("nbd:unix:{path}:exportname=exp"),
-        &format!("nbd:unix:{path}"),
-        &format!("nbd:unix:{path}:exportname={long}"),
-        &format!("nbd+unix:///e?socket={long}"),
-        "nbd:",
-        "nbd:localhost",
-        "nbd:localhost:1",
-        "nbd:localhost:1:exportname=",
-        "nbd:localhost:1:exportname=x",
-        "nbd:localhost:http",
-        "nbd:1:2:3",
-        "nbd:/x",
-        "nbd:unix",
-        "nbd:unix:",
-        "nbd:unix:/nosuch",
-        "nbd://localhost:1/e",
-        "nbd+tcp://localhost:1",
-        "nbd://[::1]:1/f",
-        "nbd://us%20er@localhost:1/%41b?#frag",
-        "nbd://h:66666/x",
-        "nbd://localhost/x?y=z",
-        "nbd:///x",
-        "nbd+unix:///e",
-        "nbd+unix:///e?sock=q",
-        "nbd+unix:///e?socket=q&x=y",
-        "nbd+unix:///e?socket=/a%zz",
-        "nbd+unix://localhost/e?socket=/q",
-        "nbd+unix:/a?socket=/q",
-        "nbds://h",
-        "nbd+foo://x",
-    ] {
+    let with_server = [
+        server.uri("exp"),
+        server.uri("nope"),
+        server.uri("/exp"),
+        format!("nbd:unix:{path}:exportname=exp"),
+        format!("nbd:unix:{path}"),
+        format!("nbd:unix:{path}:exportname={long}"),
+        format!("nbd+unix:///e?socket={long}"),
+    ];
+    for name in with_server.iter().map(String::as_str).chain(NAMES.iter().copied()) {
         PAIR.same(folder, &["info", name]);
     }
-    for options in [
-        "",
-        ",host=localhost",
-        ",port=1",
-        ",host=localhost,port=1",
-        ",path=/nosuch,host=x",
-        ",path=P,export=exp",
-        ",path=P,server.type=unix",
-        ",server.type=foo",
-        ",server.type=inet",
-        ",server.type=inet,server.host=h",
-        ",server.type=inet,server.host=localhost,server.port=1",
-        ",server.type=inet,server.host=localhost,server.port=1,server.ipv6=x",
-        ",server.type=unix",
-        ",server.path=P",
-        ",server.type=unix,server.path=P,server.foo=1",
-        ",server.type=unix,server.path=P,export=exp",
-        ",server.type=unix,server.path=P,export=exp,bar=1",
-        ",server.type=unix,server.path=P,export=exp,tls-creds=foo",
-        ",server.type=unix,server.path=P,export=exp,reconnect-delay=x",
-        ",server.type=unix,server.path=P,export=exp,reconnect-delay=5,open-timeout=1",
-        ",server.type=unix,server.path=P,export=exp,x-dirty-bitmap=qemu:dirty-bitmap:b",
-        ",server.type=unix,server.path=/nosuch,open-timeout=1",
-    ] {
+    for options in OPTIONS {
         let text = format!("driver=nbd{}", options.replace('P', path));
         PAIR.same(folder, &["info", "--image-opts", &text]);
     }

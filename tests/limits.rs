@@ -4,8 +4,11 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use diskimg::core::BlockDevice as _;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_qemu-img-rs");
 
@@ -70,6 +73,57 @@ fn every_subcommand_works_within_a_gibibyte_and_says_nothing_on_standard_error()
     ];
     for line in lines {
         quiet(dir, 20, line);
+    }
+}
+
+/// What a process may write to at most, in KiB (`ulimit -d`): heap, stacks and buffers, whether in memory or not.
+const WRITABLE: u32 = 24 << 10;
+
+/// Runs with two threads within [`ADDRESS_SPACE`] and [`WRITABLE`].
+fn bounded(dir: &Path, line: &str) {
+    let script = format!(
+        "ulimit -v {ADDRESS_SPACE}; ulimit -d {WRITABLE}; ulimit -t 60; exec {PROGRAM} convert -m 2 {line}"
+    );
+    let done = Command::new("sh").args(["-c", &script]).current_dir(dir).output().expect("sh is there");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && stderr.is_empty(), "{line}: {} {stderr}", done.status);
+}
+
+/// The images are terabytes long, and have several times more metadata than the program may hold.
+#[test]
+fn the_memory_of_a_conversion_does_not_grow_with_the_image() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    quiet(dir, 20, "create -f qcow2 sparse.qcow2 16T");
+    quiet(dir, 20, "create -f qcow2 -o preallocation=metadata full.qcow2 64G");
+    let name = dir.join("sparse.qcow2");
+    let disk = diskimg::open_writable(name.to_str().expect("UTF-8")).expect("opened");
+    for at in [0, 7 << 40, (16 << 40) - 65536] {
+        disk.write_at(at, &[1; 65536]).expect("written");
+    }
+    disk.flush().expect("flushed");
+    drop(disk);
+    // A cluster for each of its tables.
+    let spread = fs::File::create(dir.join("spread.raw")).expect("made");
+    spread.set_len(512 << 30).expect("set");
+    for at in (0..512u64 << 30).step_by(512 << 20) {
+        spread.write_all_at(&[2; 4096], at).expect("written");
+    }
+    for line in [
+        "-f qcow2 -O qcow2 sparse.qcow2 x",
+        "-f qcow2 -O qcow2 -c sparse.qcow2 x",
+        "-f qcow2 -O vhdx sparse.qcow2 x",
+        "-f qcow2 -O raw full.qcow2 x",
+        "-f qcow2 -O qcow2 full.qcow2 x",
+        "-f qcow2 -O vmdk full.qcow2 x",
+        "-f raw -O qcow2 -C spread.raw x",
+        "-f raw -O qcow2 -c spread.raw x",
+        "-f raw -O vmdk -o subformat=streamOptimized spread.raw x",
+        "-f raw -O qed spread.raw x",
+        "-f raw -O qcow2 spread.raw spread.qcow2",
+        "-f qcow2 -O raw spread.qcow2 x",
+    ] {
+        bounded(dir, line);
     }
 }
 

@@ -56,7 +56,7 @@ const OVERLAYS: &[(&str, &str)] = &[
 ];
 
 fn main() -> ExitCode {
-    let trees = std::env::var("DISKIMG_CHAINS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let trees = diskimg_testkit::asked("DISKIMG_CHAINS", 10);
     let seeds = (0..trees)
         .map(|seed| suite::with_oracle(format!("tree {seed}"), move |oracle| Tree::new(seed, oracle).grow()));
     suite::run(seeds.collect())

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use diskimg::core::protocol::CacheMode;
-use diskimg::core::size::{SizeError, parse_argument_size, parse_size};
+use diskimg::core::size::{SizeError, parse_argument_size, parse_size, split_number};
 
 use crate::command::Value;
 use crate::ui::{Exit, Ui};
@@ -97,18 +97,8 @@ pub(crate) fn one_image(ui: &Ui, operands: Vec<std::ffi::OsString>) -> Result<St
 
 /// A whole number (decimal, octal with `0`, hexadecimal with `0x`) within `range`; `what` names it in messages.
 pub(crate) fn number(ui: &Ui, what: &str, range: RangeInclusive<u64>, text: &str) -> Result<u64, Exit> {
-    let trimmed = text.trim_start();
-    let (negative, digits) = match trimmed.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, trimmed.strip_prefix('+').unwrap_or(trimmed)),
-    };
-    let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-        Some(hex) => (hex, 16),
-        None => (digits, if digits.starts_with('0') { 8 } else { 10 }),
-    };
-    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
-        return Err(ui.fail(format!("Invalid {what} specified: '{text}'.")));
-    }
+    let not_one = || ui.fail(format!("Invalid {what} specified: '{text}'."));
+    let (negative, digits, radix) = split_number(text).ok_or_else(not_one)?;
     match u64::from_str_radix(digits, radix) {
         Ok(value) if !negative && range.contains(&value) => Ok(value),
         _ => Err(out_of_range(ui, what, range)),

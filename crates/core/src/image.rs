@@ -43,6 +43,14 @@ pub trait Image: BlockDevice {
     /// The host's.
     fn info(&self) -> Result<ImageInfo>;
 
+    /// True if what is written gets places in the file by and by, so that the order of the first writes is the layout.
+    ///
+    /// # Errors
+    /// As [`info`](Self::info).
+    fn has_places(&self) -> Result<bool> {
+        Ok(self.info()?.cluster_size.is_some())
+    }
+
     /// Its backing file, if it has one.
     fn backing(&self) -> Option<BackingRef> {
         None
@@ -58,8 +66,8 @@ pub trait Image: BlockDevice {
         Ok(())
     }
 
-    /// The image below was changed on purpose, with what this one holds: a format that records its parent's identity
-    /// records what it is now, durably.
+    /// The image below is about to be changed on purpose, with what this one holds, or was changed so: a format that
+    /// records its parent's identity records what it is then, durably.
     ///
     /// # Errors
     /// The host's; `Unsupported` if the record can't be changed.

@@ -108,11 +108,10 @@ pub fn parse_option_size(name: &str, text: &str) -> Result<u64> {
     })
 }
 
-/// An option's number: decimal, octal with `0`, hexadecimal with `0x`. Negative ones count down from 2^64.
-///
-/// # Errors
-/// `InvalidArg` with qemu-img's wording.
-pub fn parse_option_number(name: &str, text: &str) -> Result<u64> {
+/// The parts of a whole number as C reads it (decimal, octal with `0`, hexadecimal with `0x`): whether a minus stands in
+/// front, and its digits in their base, which may be too many. `None` if it is no number.
+#[must_use]
+pub fn split_number(text: &str) -> Option<(bool, &str, u32)> {
     let trimmed = text.trim_start();
     let (negative, digits) = match trimmed.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -122,9 +121,17 @@ pub fn parse_option_number(name: &str, text: &str) -> Result<u64> {
         Some(hex) => (hex, 16),
         None => (digits, if digits.starts_with('0') { 8 } else { 10 }),
     };
-    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
-        return Err(Error::invalid(format!("Parameter '{name}' expects a number")));
-    }
+    let is_number = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
+    is_number.then_some((negative, digits, radix))
+}
+
+/// An option's number: decimal, octal with `0`, hexadecimal with `0x`. Negative ones count down from 2^64.
+///
+/// # Errors
+/// `InvalidArg` with qemu-img's wording.
+pub fn parse_option_number(name: &str, text: &str) -> Result<u64> {
+    let not_one = || Error::invalid(format!("Parameter '{name}' expects a number"));
+    let (negative, digits, radix) = split_number(text).ok_or_else(not_one)?;
     let too_large = |_| Error::invalid(format!("Value '{text}' is too large for parameter '{name}'"));
     let value = u64::from_str_radix(digits, radix).map_err(too_large)?;
     Ok(if negative { value.wrapping_neg() } else { value })

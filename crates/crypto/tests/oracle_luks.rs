@@ -143,6 +143,29 @@ const MODE: usize = 40;
 const HASH: usize = 72;
 const KEY_LEN: usize = 108;
 
+/// Modes that are known, half known, and unknown.
+const MODES: &[&str] = &[
+    "xts",
+    "",
+    "-",
+    "xts-",
+    "-plain64",
+    "xts-plain64:",
+    "xts-plain64:md5",
+    "xts-plain64:foo",
+    "foo-essiv:foo",
+    "xts-essiv",
+    "xts-essiv:sha1",
+    "xts-essiv:sha512",
+    "xts-essiv:sm3",
+    "xts-plain64:sha1:md5",
+    "cbc-plain64",
+    "xts:md5-plain64",
+    "ctr-essiv:md5",
+    "xts-benbi",
+    "XTS-plain64",
+];
+
 fn patches() -> Vec<Vec<Patch>> {
     let slot = |number: usize, at: usize| 208 + 48 * number + at;
     let mut all = vec![
@@ -180,28 +203,7 @@ fn patches() -> Vec<Vec<Patch>> {
         vec![field(HASH, "foo"), field(MODE, "xts-essiv:sha1")],
         vec![field(HASH, "SHA256")],
     ];
-    let modes = [
-        "xts",
-        "",
-        "-",
-        "xts-",
-        "-plain64",
-        "xts-plain64:",
-        "xts-plain64:md5",
-        "xts-plain64:foo",
-        "foo-essiv:foo",
-        "xts-essiv",
-        "xts-essiv:sha1",
-        "xts-essiv:sha512",
-        "xts-essiv:sm3",
-        "xts-plain64:sha1:md5",
-        "cbc-plain64",
-        "xts:md5-plain64",
-        "ctr-essiv:md5",
-        "xts-benbi",
-        "XTS-plain64",
-    ];
-    all.extend(modes.iter().map(|mode| vec![field(MODE, mode)]));
+    all.extend(MODES.iter().map(|mode| vec![field(MODE, mode)]));
     for len in [0, 1, 15, 16, 24, 32, 33, 48, 63, 64, 65, 66, u32::MAX] {
         all.push(vec![number(KEY_LEN, len)]);
         all.push(vec![number(KEY_LEN, len), field(MODE, "cbc-plain64")]);

@@ -59,6 +59,11 @@ pub fn commit(ctx: &Context, top: Node, options: &CommitOptions, task: &Task<'_>
     let top = top.with_writable_layer(ctx, depth)?;
     let base = top.layers().nth(depth).ok_or_else(|| Error::invalid("no such layer"))?;
     let job_failed = |error| failed("Block job failed", error);
+    if depth == 1 && top.image().accepts_backing(&**base.image()).is_ok() {
+        // What changes with the base's first change is known to the overlay before the copy: a crash during it leaves
+        // a chain that is read, and committed again.
+        top.image().adopt_backing(&**base.image()).map_err(job_failed)?;
+    }
     if base.device().len() < top.device().len() {
         base.device().set_len(top.device().len(), Prealloc::Off).map_err(job_failed)?;
     }

@@ -8,8 +8,8 @@
 //! Holes, zero clusters and ranges that no layer holds cost a look at metadata and nothing else.
 //!
 //! Memory: each thread has two buffers in flight of at most [`UNIT`] bytes (or one cluster of the target, or
-//! `sparse_size`, if that is more), with compression a payload buffer of the same size beside each. There are never
-//! more than twice as many threads as processors.
+//! `sparse_size`, if that is more), with compression a payload buffer of the same size beside each; where the host copies,
+//! the places of at most 32768 clusters in place of the bytes. There are at most 64 threads.
 
 mod digest;
 mod encode;
@@ -37,6 +37,13 @@ use source::Sources;
 /// last units of a compression to keep all processors busy; many enough for system calls not to count.
 pub const UNIT: u64 = 256 << 10;
 
+/// Bytes that the host is asked to copy at once: as much as the longest extent of btrfs, and little enough that a disk
+/// without sharing ends soon when the conversion is cancelled.
+const COPY_UNIT: u64 = 128 << 20;
+
+/// The target's clusters in that unit at most: bounds what is held of their places.
+const COPY_CLUSTERS: u64 = 32 << 10;
+
 /// How images are converted.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)]
@@ -53,9 +60,10 @@ pub struct ConvertOptions {
     pub over_backing: bool,
     /// The order of the data in the target is of no interest.
     pub out_of_order: bool,
-    /// Threads; `None`: as many as there are processors.
+    /// Threads, at most 64; `None`: as many as there are processors.
     pub workers: Option<NonZero<usize>>,
-    /// The host copies the bytes where it can; zeros are then not looked for, but those known are left out.
+    /// The host copies the bytes where it can, and shares their blocks where its file system can: the time then depends on
+    /// the metadata alone. Zeros are not looked for, but those known are left out.
     pub copy_range: bool,
     /// What can't be read becomes zeros, with a warning.
     pub salvage: bool,
@@ -284,8 +292,7 @@ pub fn new_image_is_zero(node: &Node) -> bool {
         let has_data = |extent: Extent<'_>| extent.flags.contains(ExtentFlags::DATA);
         return all.is_empty() || node.device().extent_at(all).is_ok_and(|extent| !has_data(extent));
     }
-    let has_clusters =
-        node.limits().write_unit > 1 && node.image().info().is_ok_and(|info| info.cluster_size.is_some());
+    let has_clusters = node.limits().write_unit > 1 && node.image().has_places().is_ok_and(|has| has);
     let keeps_old = |driver: &str| matches!(driver, "host_device" | "host_cdrom" | "nbd");
     let file = node.image().children().into_iter().next();
     has_clusters || file.is_none_or(|file| !keeps_old(file.device.describe().driver))

@@ -10,11 +10,10 @@ use parking_lot::Mutex;
 /// The most threads an engine starts.
 const MAX_WORKERS: usize = 64;
 
-/// `asked` threads, but no more than two for each processor; or as many as there are processors. No more than there
+/// The threads that were `asked` for, or as many as there are processors; at most [`MAX_WORKERS`], and no more than there
 /// are `units` of work.
 pub(crate) fn workers(asked: Option<NonZero<usize>>, units: u64) -> usize {
-    let processors = available_parallelism().map_or(1, NonZero::get);
-    let count = asked.map_or(processors, |asked| asked.get().min(2 * processors));
+    let count = asked.or_else(|| available_parallelism().ok()).map_or(1, NonZero::get);
     count.min(MAX_WORKERS).min(usize::try_from(units).unwrap_or(usize::MAX)).max(1)
 }
 

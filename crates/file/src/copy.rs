@@ -1,6 +1,10 @@
 //! Copies between host files within the kernel: `copy_file_range`, which shares blocks (reflink) where the file system
 //! can and copies in the kernel where it can't.
 //!
+//! Blocks are shared only where both offsets lie on borders of them, so a copy that starts between two such borders in
+//! both files goes up to the first one by itself. How much one request asks for is the caller's to bound: the kernel is not
+//! interrupted while it copies.
+//!
 //! Used by [`crate::FileDevice`] alone.
 
 use diskimg_core::{BlockDevice, HostRef, Result, align_down, to_usize};
@@ -10,8 +14,11 @@ use crate::device::{FileDevice, FileKind};
 use crate::direct::Direct;
 use crate::errors::from_os;
 
-/// Bytes that one call may copy: the kernel is not interrupted while it copies.
-const CHUNK: u64 = 64 << 20;
+/// Bytes that one call may copy: 2 GiB less a page is where the kernel stops by itself, off the border of a large block.
+const CHUNK: u64 = 1 << 30;
+
+/// No file system has blocks of fewer bytes, and few of more.
+const BLOCK: u64 = 4096;
 
 /// Copies `len` bytes of `source` to byte `offset` of `target`; returns how many it could.
 pub(crate) fn copy_from(target: &FileDevice, offset: u64, source: HostRef<'_>, len: u64) -> Result<u64> {
@@ -33,7 +40,7 @@ pub(crate) fn copy_from(target: &FileDevice, offset: u64, source: HostRef<'_>, l
     let mut copied = 0;
     while copied < len {
         let (mut read_at, mut write_at) = (source.offset + copied, offset + copied);
-        let count = to_usize(CHUNK.min(len - copied));
+        let count = to_usize(CHUNK.min(to_border(read_at, write_at)).min(len - copied));
         let done = rustix::fs::copy_file_range(
             &from.file,
             Some(&mut read_at),
@@ -65,4 +72,23 @@ pub(crate) fn copy_from(target: &FileDevice, offset: u64, source: HostRef<'_>, l
         }
     }
     Ok(copied)
+}
+
+/// Bytes up to the next border of blocks, where both offsets lie as far before one.
+fn to_border(read_at: u64, write_at: u64) -> u64 {
+    let (within, target_within) = (read_at % BLOCK, write_at % BLOCK);
+    if within == target_within && within > 0 { BLOCK - within } else { u64::MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BLOCK, to_border};
+
+    #[test]
+    fn only_offsets_that_are_equally_far_from_a_border_are_brought_to_it() {
+        assert_eq!(to_border(0, 8 * BLOCK), u64::MAX);
+        assert_eq!(to_border(512, 8 * BLOCK), u64::MAX);
+        assert_eq!(to_border(512, 8 * BLOCK + 512), BLOCK - 512);
+        assert_eq!(to_border(u64::MAX, BLOCK - 1), 1);
+    }
 }

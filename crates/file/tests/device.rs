@@ -278,6 +278,41 @@ fn copies_between_files_stay_in_the_kernel_and_stop_at_the_end() {
     assert_eq!(target_device.copy_from(0, HostRef { device: &memory, offset: 0 }, 10).unwrap(), 0);
 }
 
+#[test]
+fn what_the_kernel_refuses_to_copy_is_left_to_the_caller() {
+    let scratch = Scratch::new(&[7; 300_000]);
+    let device = scratch.open();
+    // A file over itself.
+    let from = HostRef { device: &device, offset: 4096 };
+    assert_eq!(device.copy_from(8192, from, 100_000).unwrap(), 0);
+    assert_eq!(std::fs::read(&scratch.path).unwrap(), [7; 300_000]);
+    // Another file system, where there is one: all or nothing.
+    let Ok(other) = tempfile::tempdir_in("/dev/shm") else { return };
+    let path = other.path().join("other");
+    std::fs::write(&path, [1; 10]).unwrap();
+    let target = FileOptions::new().write(true).open(path.to_str().unwrap()).unwrap();
+    let copied = target.copy_from(0, HostRef { device: &device, offset: 0 }, 300_000).unwrap();
+    let expected = if copied == 0 { vec![1; 10] } else { vec![7; 300_000] };
+    assert!(std::fs::read(&path).unwrap() == expected);
+    assert_eq!(target.len(), expected.len() as u64);
+}
+
+#[test]
+fn copies_need_no_borders() {
+    let bytes: Vec<u8> = (0..1_000_000u32).map(|at| (at % 251) as u8).collect();
+    let (source, scratch) = (Scratch::new(&bytes), Scratch::new(&[0; 2_000_000]));
+    let (source, target) = (source.open(), scratch.open());
+    for (from, to, len) in
+        [(512, 512 + 8192, 900_000), (512, 1000, 70_000), (4095, 4095, 1), (100, 4196, 4000)]
+    {
+        let copied = target.copy_from(to, HostRef { device: &source, offset: from }, len).unwrap();
+        assert!(copied == len || copied == 0);
+        let now = std::fs::read(&scratch.path).unwrap();
+        let part = |bytes: &[u8], at: u64| bytes[at as usize..(at + copied) as usize].to_vec();
+        assert!(part(&now, to) == part(&bytes, from), "{from} {to} {len}");
+    }
+}
+
 /// Run it with a spare device, for example a loop device: everything on it is overwritten.
 #[test]
 #[ignore = "needs a spare block device in DISKIMG_TEST_BLOCK_DEVICE"]

@@ -72,6 +72,9 @@ macro_rules! over {
                 ..diskimg_core::ImageInfo::default()
             })
         }
+        fn has_places(&self) -> diskimg_core::Result<bool> {
+            self.image.has_places()
+        }
         fn children(&self) -> Vec<diskimg_core::Child> {
             vec![diskimg_core::Child { role: $role, device: std::sync::Arc::clone(&self.device) }]
         }

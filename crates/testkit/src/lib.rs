@@ -44,7 +44,7 @@ pub use oracle::{CheckVerdict, Oracle};
 pub use overlay::{OverlaySubject, plain_node};
 pub use record::{Change, Event, RecordDevice, Recorder, Trace};
 pub use replay::{CrashState, Sampling};
-pub use rng::{Rng, rounds};
+pub use rng::{Rng, asked, rounds};
 pub use session::{Applied, Session};
 pub use shrink::{panics, run_shrinking};
 pub use slow::SlowDevice;

@@ -54,6 +54,7 @@ pub fn rounds<T: std::str::FromStr>(usual: T) -> T {
 }
 
 /// The number that the environment variable `name` holds, or `usual`.
-pub(crate) fn asked<T: std::str::FromStr>(name: &str, usual: T) -> T {
+#[must_use]
+pub fn asked<T: std::str::FromStr>(name: &str, usual: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }

@@ -22,6 +22,18 @@ pub fn with_tool(name: impl Into<String>, tool: &str, body: impl FnOnce() + Send
     Test(Trial::test(name, move || guarded(body)).with_ignored_flag(missing))
 }
 
+/// A test that needs what was looked for already: ignored, with the reason in front of its name, where that is missing.
+pub fn with_place<T: Send + 'static>(
+    name: impl Into<String>,
+    place: Result<T, String>,
+    body: impl FnOnce(T) + Send + 'static,
+) -> Test {
+    Test(match place {
+        Ok(place) => Trial::test(name, move || guarded(|| body(place))),
+        Err(why) => Trial::test(name, || Ok(())).with_kind(why).with_ignored_flag(true),
+    })
+}
+
 /// A test that needs the installed `qemu-img`.
 pub fn with_oracle(name: impl Into<String>, body: impl FnOnce(&'static Oracle) + Send + 'static) -> Test {
     let found = Oracle::find();

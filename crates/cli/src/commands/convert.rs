@@ -453,7 +453,10 @@ impl Args {
     fn options(&self, context: &Context, target: &OpenTarget) -> ConvertOptions {
         let defaults = ConvertOptions::default();
         let is_new = !self.target.exists;
-        let workers = self.parallel.and_then(|count| usize::try_from(count).ok());
+        // A coroutine waits where a thread would hold a processor: more of these bring nothing.
+        let most = std::thread::available_parallelism().map_or(1, NonZero::get).saturating_mul(2);
+        let workers =
+            self.parallel.and_then(|count| usize::try_from(count).ok()).map(|count| count.min(most));
         ConvertOptions {
             compress: self.compress,
             sparse_size: self.sparse_size.unwrap_or(defaults.sparse_size),

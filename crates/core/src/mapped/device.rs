@@ -123,6 +123,10 @@ impl<M: ClusterMap> Image for MappedImage<M> {
         self.map.info()
     }
 
+    fn has_places(&self) -> Result<bool> {
+        Ok(true)
+    }
+
     fn backing(&self) -> Option<BackingRef> {
         self.map.backing()
     }

@@ -22,7 +22,7 @@ use super::rate::Rate;
 use super::source::Sources;
 use super::steps::Steps;
 use super::zero_detect::{ZeroRules, split};
-use super::{ConvertOptions, ConvertReport, UNIT};
+use super::{COPY_CLUSTERS, COPY_UNIT, ConvertOptions, ConvertReport, UNIT};
 use crate::parallel::{Failure, on_threads, workers};
 use crate::told::failed;
 
@@ -127,7 +127,7 @@ pub(super) fn run(
     let rules = rules(target, options, zeros);
     let total = sources.len();
     let count = workers(options.workers, total.div_ceil(rules.max_unit));
-    let ordered = target.image().info()?.cluster_size.is_some();
+    let ordered = target.image().has_places()?;
     // Compressed clusters are whole or not there: one of zeros counts, however long a run `sparse_size` asks for.
     let (block, least) = if options.compress {
         (rules.write_unit, rules.write_unit)
@@ -211,7 +211,14 @@ fn rules(target: &Node, options: &ConvertOptions, zeros: Zeros) -> Rules {
     {
         write_unit = write_unit.max(clusters.cluster_len());
     }
-    let max_unit = align_up(UNIT.max(options.sparse_size), write_unit).unwrap_or(write_unit);
+    // Nothing is held of what the host copies but the clusters that it gets.
+    let usual = if options.copy_range && options.rate_limit.is_none() {
+        let places = if write_unit > 1 { write_unit.saturating_mul(COPY_CLUSTERS) } else { u64::MAX };
+        COPY_UNIT.min(places).max(UNIT)
+    } else {
+        UNIT
+    };
+    let max_unit = align_up(usual.max(options.sparse_size), write_unit).unwrap_or(write_unit);
     let zero_from = align_up(zeros.known_from, write_unit).unwrap_or(u64::MAX);
     Rules { write_unit, max_unit, zero_from, fill: zeros.fill, salvage: options.salvage }
 }

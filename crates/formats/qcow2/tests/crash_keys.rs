@@ -88,7 +88,7 @@ fn main() -> ExitCode {
 
 /// Every so-manieth request is made to fail.
 fn fault_step() -> usize {
-    std::env::var("DISKIMG_FAULT_STEP").ok().and_then(|text| text.parse().ok()).unwrap_or(14)
+    diskimg_testkit::asked("DISKIMG_FAULT_STEP", 14)
 }
 
 fn subject(options: &[&'static str], password: &str) -> FormatSubject {

@@ -48,7 +48,7 @@ struct Total {
 }
 
 fn images() -> u64 {
-    std::env::var("DISKIMG_REPAIR_IMAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(160)
+    diskimg_testkit::asked("DISKIMG_REPAIR_IMAGES", 160)
 }
 
 fn main() -> ExitCode {

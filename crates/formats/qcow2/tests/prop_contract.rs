@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use diskimg_qcow2::DRIVER;
-use diskimg_testkit::contract::{self, ContractSetup};
+use diskimg_testkit::contract::ContractSetup;
 
 const SMALL: ContractSetup = ContractSetup {
     size: 96 << 10,
@@ -30,16 +30,8 @@ const LUKS: [&str; 5] = [
     "encrypt.cipher-mode=cbc",
 ];
 
-macro_rules! contracts {
-    ($($name:ident: $setup:expr;)*) => {$(
-        #[test]
-        fn $name() {
-            contract::run(&DRIVER, &$setup);
-        }
-    )*};
-}
-
-contracts! {
+diskimg_testkit::contracts! {
+    DRIVER;
     default_image: ContractSetup { header_len: 128, ..LARGE };
     smallest_clusters: ContractSetup { options: &["cluster_size=512"], ..SMALL };
     version_2: ContractSetup { options: &["cluster_size=512", "compat=0.10"], ..SMALL };

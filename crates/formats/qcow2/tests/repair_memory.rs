@@ -39,7 +39,7 @@ const IMAGES: &[(&[&str], u64)] = &[
 static DONE: AtomicU64 = AtomicU64::new(0);
 
 fn images() -> u64 {
-    std::env::var("DISKIMG_REPAIR_IMAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(240)
+    diskimg_testkit::asked("DISKIMG_REPAIR_IMAGES", 240)
 }
 
 /// False for all but the one image that was asked for.

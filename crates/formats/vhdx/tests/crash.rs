@@ -76,16 +76,7 @@ fn samples() -> usize {
 
 fn mixes(size: u64) -> [(&'static str, Vec<Op>, OpMix); 4] {
     let whole = Op::Write(ByteRange::new(0, size), 2);
-    let none = OpMix {
-        write: 0,
-        zero: 0,
-        discard: 0,
-        set_len: 0,
-        reserve: 0,
-        compress: 0,
-        reopen: 0,
-        ..OpMix::changes(size)
-    };
+    let none = OpMix::flushes(size);
     [
         ("allocating writes", vec![], OpMix { write: 30, ..none }),
         ("zeroes and discards", vec![whole], OpMix { zero: 20, discard: 20, write: 8, ..none }),

@@ -382,6 +382,10 @@ impl Image for Vmdk {
 
     fn adopt_backing(&self, backing: &dyn Image) -> Result<()> {
         let parent = backing.as_any().and_then(|parent| parent.downcast_ref::<Self>());
+        if let Some(parent) = parent.filter(|parent| !parent.is_read_only()) {
+            // The new identifier comes with the first change.
+            parent.descriptor.touch()?;
+        }
         match parent.map(|parent| parent.descriptor.identity().cid) {
             Some(cid) if !self.is_read_only() => self.descriptor.set_parent(cid),
             _ => Ok(()),

@@ -17,16 +17,8 @@ const SPARSE: ContractSetup = ContractSetup {
 
 const FLAT: ContractSetup = ContractSetup { size: 256 << 10, crash_samples: 0, flips: 200, ..SPARSE };
 
-macro_rules! contracts {
-    ($($name:ident: $setup:expr;)*) => {$(
-        #[test]
-        fn $name() {
-            contract::run(&DRIVER, &$setup);
-        }
-    )*};
-}
-
-contracts! {
+diskimg_testkit::contracts! {
+    DRIVER;
     default_image: SPARSE;
     zeroed_grains: ContractSetup { options: &["zeroed_grain=on"], ..SPARSE };
     odd_length: ContractSetup { size: (700 << 10) + 512, ..SPARSE };

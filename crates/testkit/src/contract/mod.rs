@@ -53,6 +53,17 @@ impl Default for ContractSetup {
     }
 }
 
+/// A test for each kind of image: `contracts! { DRIVER; name: setup; … }`.
+#[macro_export]
+macro_rules! contracts {
+    ($driver:expr; $($name:ident: $setup:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            $crate::contract::run(&$driver, &$setup);
+        }
+    )*};
+}
+
 /// Runs the whole suite on images of one kind.
 ///
 /// # Panics
