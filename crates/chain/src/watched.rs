@@ -34,7 +34,7 @@ impl Watched {
 }
 
 impl BlockDevice for Watched {
-    diskimg_core::pass_on!(image: len limits is_read_only describe set_len extent_at allocated_len);
+    diskimg_core::pass_on!(image: len limits is_read_only describe set_len extent_at each_extent allocated_len);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.look_up(ByteRange::new(offset, len_u64(buf)))?;

@@ -13,6 +13,7 @@
 
 mod digest;
 mod encode;
+mod failure;
 mod pipeline;
 mod place;
 mod plan;
@@ -28,7 +29,7 @@ use diskimg_chain::Node;
 use diskimg_core::driver::{Caps, Notices};
 use diskimg_core::{BlockDevice as _, ByteRange, Error, ErrorKind, Extent, ExtentFlags, Result, Task};
 
-pub(crate) use pipeline::COMPARED_UNREADABLE;
+pub(crate) use failure::{CopyError, Side};
 use pipeline::Zeros;
 pub(crate) use source::Scope;
 use source::Sources;
@@ -190,7 +191,7 @@ pub(crate) fn move_layers(
     target: &Node,
     moving: &Moving<'_>,
     task: &Task<'_>,
-) -> Result<ConvertReport> {
+) -> Result<ConvertReport, CopyError> {
     let Moving { scope, compress, rate_limit, .. } = *moving;
     if compress {
         check_compression(target)?;
@@ -204,12 +205,15 @@ pub(crate) fn move_layers(
 }
 
 /// Copies the bytes `window` of the disk `source` to the start of the disk `target`, all of them, and flushes it.
+///
+/// # Errors
+/// As [`convert`], with the side that failed.
 pub(crate) fn copy_window(
     source: &Node,
     window: ByteRange,
     target: &Node,
     task: &Task<'_>,
-) -> Result<ConvertReport> {
+) -> Result<ConvertReport, CopyError> {
     let options = ConvertOptions { sparse_size: 0, ..ConvertOptions::default() };
     let options = suited(&options, target);
     let report =

@@ -22,7 +22,7 @@ use diskimg_chain::name::resolve_backing;
 use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
 use diskimg_core::{BackingChange, BackingRef, BlockDevice as _, Error, ErrorKind, Result, Task, errno};
 
-use crate::convert::{COMPARED_UNREADABLE, Moving, Scope, check_compression, move_layers};
+use crate::convert::{CopyError, Moving, Scope, Side, check_compression, move_layers};
 
 /// How an image is rebased.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,22 +95,16 @@ pub fn rebase(
     Ok(report.written)
 }
 
-/// The failure of a conversion in the words of `rebase`, which does not say why it could not read.
-fn in_words(error: Error) -> Error {
-    let text = error.to_string();
-    if text.starts_with(COMPARED_UNREADABLE) {
-        return error.told_as("error while reading from new backing file");
+/// The failure of a copy in the words of `rebase`, which does not say why it could not read.
+fn in_words(CopyError { side, error }: CopyError) -> Error {
+    match side {
+        _ if error.kind() == ErrorKind::Cancelled => error,
+        Some(Side::Source) => error.told_as("error while reading from old backing file"),
+        Some(Side::Compared) => error.told_as("error while reading from new backing file"),
+        Some(Side::Status) => error.summarised("error while reading image metadata"),
+        Some(Side::Target) => error.summarised("Error while writing to COW image"),
+        None => error,
     }
-    if text.starts_with("error while reading block status") {
-        return error.summarised("error while reading image metadata");
-    }
-    if text.starts_with("error while reading") {
-        return error.told_as("error while reading from old backing file");
-    }
-    if text.starts_with("error while writing") {
-        return error.summarised("Error while writing to COW image");
-    }
-    error
 }
 
 /// Only changes the name of the backing file (`None`: removes it). What the image does not hold reads as the new one
