@@ -165,6 +165,27 @@ fn an_interrupted_conversion_leaves_no_target_that_looks_whole() {
     must(folder, &["check", "out.qcow2"]);
 }
 
+/// qemu-img leaves a file of the full length that holds a part of the blocks.
+#[test]
+fn an_interrupted_dd_leaves_no_target_that_looks_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::write(folder.join("s.raw"), noise(4 << 20, 4)).unwrap();
+    let source =
+        r#"if=json:{"driver":"throttle","throttle-group":"t","file":{"driver":"file","filename":"s.raw"}}"#;
+    for format in ["raw", "qcow2"] {
+        let object = "throttle-group,id=t,x-bps-total=524288";
+        let mut child = slow(folder, &["dd", "--object", object, "-O", format, source, "of=out"]);
+        eventually("the target is there", || folder.join("out").exists());
+        std::thread::sleep(Duration::from_millis(200));
+        signal(&child, "INT");
+        assert_eq!(child.wait().unwrap().signal(), Some(2), "{format}");
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((said.as_str(), folder.join("out").exists()), ("", false), "{format}");
+    }
+}
+
 #[test]
 fn interrupted_chain_operations_are_run_again() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ mod scenarios;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use diskimg_core::{BlockDevice, ByteRange, MemDevice, Task, to_usize};
+use diskimg_core::{ByteRange, MemDevice, Task, to_usize};
 use diskimg_engine::{ConvertOptions, convert};
 use diskimg_testkit::crash::{self, CrashReport, Scenario};
 use diskimg_testkit::{
@@ -144,9 +144,7 @@ fn converted(subject: &FormatSubject, compress: bool) -> CrashReport {
     let source = Arc::new(MemDevice::from(contents.clone()));
     let source = plain_node(&diskimg_raw::DRIVER, source, false).unwrap();
     let recorder = Recorder::new();
-    let disks: Vec<Vec<u8>> = subject.fresh().iter().map(|disk| disk.to_vec()).collect();
-    let shared: Vec<Arc<dyn BlockDevice>> =
-        disks.into_iter().map(|bytes| recorder.device(bytes) as _).collect();
+    let shared = recorder.devices(subject.fresh().iter().map(|disk| disk.to_vec()));
     let mut history = History::new(subject.initial());
     let opened = subject.open(&shared, true).unwrap();
     let options = ConvertOptions { compress, target_is_zero: true, ..ConvertOptions::default() };

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use diskimg_core::{BlockDevice, FormatDriver, MemDevice, Task, to_usize};
+use diskimg_core::{FormatDriver, MemDevice, Task, to_usize};
 use diskimg_engine::{ConvertOptions, convert};
 use diskimg_testkit::crash::{self, Scenario};
 use diskimg_testkit::{
@@ -70,9 +70,7 @@ fn converted(subject: &FormatSubject) {
         part.copy_from_slice(&pattern(1 + number as u64, 0, part.len() as u64));
     }
     let recorder = Recorder::new();
-    let disks: Vec<Vec<u8>> = subject.fresh().iter().map(|disk| disk.to_vec()).collect();
-    let shared: Vec<Arc<dyn BlockDevice>> =
-        disks.into_iter().map(|bytes| recorder.device(bytes) as _).collect();
+    let shared = recorder.devices(subject.fresh().iter().map(|disk| disk.to_vec()));
     let mut history = History::new(subject.initial());
     let compress = subject.driver.name == "qcow" && subject.options.is_empty();
     let options = ConvertOptions { target_is_zero: true, compress, ..ConvertOptions::default() };

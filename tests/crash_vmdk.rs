@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use diskimg_core::{BlockDevice, MemDevice, Task, to_usize};
+use diskimg_core::{MemDevice, Task, to_usize};
 use diskimg_engine::{ConvertOptions, convert};
 use diskimg_testkit::crash::{self, Scenario};
 use diskimg_testkit::{
@@ -77,9 +77,7 @@ fn converted(subject: &FormatSubject, stream: bool) {
         part.copy_from_slice(&pattern(1 + number as u64, 0, part.len() as u64));
     }
     let recorder = Recorder::new();
-    let disks: Vec<Vec<u8>> = subject.fresh().iter().map(|disk| disk.to_vec()).collect();
-    let shared: Vec<Arc<dyn BlockDevice>> =
-        disks.into_iter().map(|bytes| recorder.device(bytes) as _).collect();
+    let shared = recorder.devices(subject.fresh().iter().map(|disk| disk.to_vec()));
     let mut history = History::new(subject.initial());
     let options = ConvertOptions { target_is_zero: true, ..ConvertOptions::default() };
     let half = 10 * GRAIN;

@@ -52,6 +52,7 @@ pub use node::{BackingName, Layers, Node, NodeMode, NodeParts, Status};
 pub use options::OpenOptions;
 pub use spec::ImageSpec;
 pub use stack::{DetectZeroes, Stack, StackOptions};
+pub use walk::{Asking, StatusWalk};
 
 /// The greatest number of images in a backing chain; a longer one is refused (and a loop that hides behind
 /// ever longer names ends here).

@@ -18,7 +18,7 @@ use crate::request::Request;
 use crate::shown::Shown;
 use crate::spec::SpecKind;
 use crate::stack::{Stack, StackOptions};
-use crate::walk::Walk;
+use crate::walk::{StatusWalk, Walk};
 use crate::watched::Watched;
 use crate::{Context, ImageSpec, OpenOptions};
 
@@ -315,13 +315,24 @@ impl Node {
     /// The host's or `Corrupt`; `OutOfRange`.
     pub fn status(&self, range: ByteRange) -> Result<Status<'_>> {
         range.check_within(self.0.device.len())?;
-        if let Some((_, child)) = self.0.parts.children.first().filter(|_| self.0.parts.transparent)
+        if let Some((_, child)) = self.0.parts.children.first().filter(|_| self.is_transparent())
             && !range.is_empty()
         {
             let own = self.image().extent_at(range)?.len.clamp(1, range.len);
             return child.status(ByteRange::new(range.start, own));
         }
         Walk::new(&**self.image(), self.backing()).status(self, range)
+    }
+
+    /// The same for all of the disk, from one extent to the next.
+    #[must_use]
+    pub fn status_walk(&self) -> StatusWalk<'_> {
+        StatusWalk::new(self)
+    }
+
+    /// True if the child answers for what is stored where.
+    pub(crate) fn is_transparent(&self) -> bool {
+        self.0.parts.transparent
     }
 
     /// True if the node is a protocol's device without a format.

@@ -11,8 +11,9 @@
 use std::sync::Arc;
 
 use diskimg_core::{
-    BlockDevice, ByteRange, Description, Device, Error, ErrorKind, Extent, ExtentFlags, HostRef, Image,
-    Limits, Prealloc, Publish, RangeLock, Reservation, Result, Widened, ZeroMode, is_zero, len_u64, to_usize,
+    BlockDevice, ByteRange, Description, Device, EachExtent, Error, ErrorKind, Extent, ExtentFlags, HostRef,
+    Image, Limits, Prealloc, Publish, RangeLock, Reservation, Result, Widened, ZeroMode, is_zero, len_u64,
+    to_usize,
 };
 
 use crate::node::Node;
@@ -425,9 +426,21 @@ impl BlockDevice for Stack {
     }
 
     fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {
-        let mut segment = self.walk().next(range)?;
+        let mut segment = self.walk().only(range)?;
         segment.ask_host()?;
         Ok(Extent { len: segment.len, flags: segment.flags, host: segment.host })
+    }
+
+    fn each_extent(&self, range: ByteRange, each: &mut EachExtent<'_>) -> Result<()> {
+        let mut walk = self.walk();
+        let mut at = range.start;
+        while at < range.end() {
+            let mut segment = walk.next_of_many(ByteRange::from_bounds(at, range.end()))?;
+            segment.ask_host()?;
+            each(at, &Extent { len: segment.len, flags: segment.flags, host: segment.host })?;
+            at += segment.len;
+        }
+        Ok(())
     }
 
     fn reserve(&self, range: ByteRange) -> Result<Option<Reservation<'_>>> {

@@ -17,7 +17,7 @@ pub(crate) struct Watched {
 }
 
 impl BlockDevice for Watched {
-    diskimg_core::pass_on!(stack: len limits is_read_only describe set_len extent_at allocated_len);
+    diskimg_core::pass_on!(stack: len limits is_read_only describe set_len extent_at each_extent allocated_len);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let _guest = self.opened.serve();

@@ -90,10 +90,29 @@ fn check(node: &Node, model: &[u8]) {
     let mut all = vec![0x55; model.len()];
     node.read_at(0, &mut all).unwrap();
     assert!(all == model, "first difference at {:?}", all.iter().zip(model).position(|(a, b)| a != b));
+    let mut extents = Vec::new();
+    let all = ByteRange::new(0, node.len());
+    node.device()
+        .each_extent(all, &mut |at, extent| {
+            extents.push((at, extent.len, extent.flags));
+            Ok(())
+        })
+        .unwrap();
+    let mut walk = node.status_walk();
+    let mut walked = Vec::new();
+    let mut at = 0;
+    while at < node.len() {
+        let status = walk.status(ByteRange::from_bounds(at, node.len())).unwrap();
+        walked.push((at, status.len, status.flags));
+        at += status.len;
+    }
+    assert_eq!(extents, walked);
+    let mut walked = walked.into_iter();
     let mut at = 0;
     while at < node.len() {
         let range = ByteRange::from_bounds(at, node.len());
         let status = node.status(range).unwrap();
+        assert_eq!(walked.next(), Some((at, status.len, status.flags)));
         let extent = node.extent_at(range).unwrap();
         assert_eq!((extent.len, extent.flags), (status.len, status.flags));
         assert!(status.len > 0 && status.len <= range.len);

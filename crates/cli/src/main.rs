@@ -15,6 +15,7 @@ mod image_report;
 mod interrupt;
 mod json;
 mod objects;
+mod operation;
 mod option_help;
 mod program;
 mod progress;

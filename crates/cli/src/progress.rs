@@ -25,6 +25,8 @@ pub(crate) struct ProgressBar {
     /// Held while a print is decided on and made, so that prints never go backwards.
     printing: Mutex<()>,
     asked: Arc<AtomicBool>,
+    /// The line was ended.
+    ended: AtomicBool,
 }
 
 impl ProgressBar {
@@ -38,7 +40,8 @@ impl ProgressBar {
         let asked = Arc::new(AtomicBool::new(false));
         // Where the signal can't be caught, progress is simply not asked for.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&asked));
-        Self { shown, json, step: step.into(), last: AtomicU32::new(0), printing: Mutex::new(()), asked }
+        let (last, printing, ended) = (AtomicU32::new(0), Mutex::new(()), AtomicBool::new(false));
+        Self { shown, json, step: step.into(), last, printing, asked, ended }
     }
 
     /// Prints that nothing is done yet.
@@ -49,6 +52,14 @@ impl ProgressBar {
     /// Prints once more that all is done.
     pub(crate) fn finish(&self) {
         self.print(FULL);
+    }
+
+    /// Ends the line that is shown, once.
+    pub(crate) fn end_line(&self) {
+        if self.shown && !self.json && !self.ended.swap(true, Ordering::Relaxed) {
+            let mut out = std::io::stdout().lock();
+            let _ = out.write_all(b"\n").and_then(|()| out.flush());
+        }
     }
 
     /// True a step after the last print, and at both ends.
@@ -100,10 +111,7 @@ impl Progress for ProgressBar {
 
 impl Drop for ProgressBar {
     fn drop(&mut self) {
-        if self.shown && !self.json {
-            let mut out = std::io::stdout().lock();
-            let _ = out.write_all(b"\n").and_then(|()| out.flush());
-        }
+        self.end_line();
     }
 }
 

@@ -92,6 +92,9 @@ pub struct Description<'a> {
     pub filename: &'a str,
 }
 
+/// What is called with an extent and where it starts, in bytes.
+pub type EachExtent<'a> = dyn FnMut(u64, &Extent<'_>) -> Result<()> + 'a;
+
 /// A run of bytes that can be read and written at any offset: a host file, an image, a filter, a chain.
 ///
 /// All calls take `&self` and may run on many threads at once. The front end (`Device`) checks bounds,
@@ -176,6 +179,21 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
     /// The host's or `Corrupt`.
     fn extent_at(&self, range: ByteRange) -> Result<Extent<'_>> {
         Ok(Extent::data(range.len, None))
+    }
+
+    /// Calls `each` with the extents of `range` (within the device) and where they start, in order and without gaps: all
+    /// that [`extent_at`](Self::extent_at) tells, in one go.
+    ///
+    /// # Errors
+    /// As `extent_at`; those of `each`.
+    fn each_extent(&self, range: ByteRange, each: &mut EachExtent<'_>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end() {
+            let extent = self.extent_at(ByteRange::from_bounds(at, range.end()))?;
+            each(at, &extent)?;
+            at = at.saturating_add(extent.len.max(1));
+        }
+        Ok(())
     }
 
     /// Says where the bytes of `range` are to be stored, without making them visible.

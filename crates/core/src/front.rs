@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::device::{BlockDevice, Description, Limits, Prealloc, Widened, ZeroMode, read_only_error};
+use crate::device::{
+    BlockDevice, Description, EachExtent, Limits, Prealloc, Widened, ZeroMode, read_only_error,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, HostRef};
 use crate::range::{ByteRange, len_u64, to_usize};
@@ -267,6 +269,11 @@ impl BlockDevice for Device {
         let extent = self.0.device.extent_at(range)?;
         debug_assert!(extent.len > 0 && extent.len <= range.len, "{extent:?} for {range:?}");
         Ok(extent.clipped(range.len))
+    }
+
+    fn each_extent(&self, range: ByteRange, each: &mut EachExtent<'_>) -> Result<()> {
+        range.check_within(self.len())?;
+        self.0.device.each_extent(range, each)
     }
 
     fn reserve(&self, range: ByteRange) -> Result<Option<Reservation<'_>>> {

@@ -53,7 +53,9 @@ pub use backing::{BackingChange, Emptying};
 pub use bitmap::{BitmapInfo, Bitmaps, NewBitmap, inconsistent_bitmap, unknown_bitmap};
 pub use chunk_cache::ChunkCache;
 pub use cursor::Cursor;
-pub use device::{BlockDevice, Description, Limits, Prealloc, Widened, ZeroMode, read_only_error};
+pub use device::{
+    BlockDevice, Description, EachExtent, Limits, Prealloc, Widened, ZeroMode, read_only_error,
+};
 pub use dirty::DirtyBitmap;
 pub use driver::FormatDriver;
 pub use error::{Error, ErrorKind, Result, errno, strerror};

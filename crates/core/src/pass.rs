@@ -51,6 +51,15 @@ macro_rules! pass_on {
             self.$to.extent_at(range)
         }
     };
+    (@each_extent $to:tt) => {
+        fn each_extent(
+            &self,
+            range: $crate::ByteRange,
+            each: &mut $crate::EachExtent<'_>,
+        ) -> $crate::Result<()> {
+            self.$to.each_extent(range, each)
+        }
+    };
     (@reserve $to:tt) => {
         fn reserve(&self, range: $crate::ByteRange) -> $crate::Result<Option<$crate::Reservation<'_>>> {
             self.$to.reserve(range)

@@ -3,7 +3,7 @@
 //! Pure memory: it never does I/O. A dirty slice, or one that is just being written, is never evicted; a slice is
 //! shared with a running write-back and copied when it changes meanwhile.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,8 +39,15 @@ pub struct DirtySlice {
 pub struct SliceCache {
     slots: HashMap<u64, Slot>,
     ring: VecDeque<u64>,
+    /// Clean slices that are kept at present.
     capacity: usize,
+    /// What that can grow to.
+    most: usize,
+    /// Slices that were evicted and could have been of use, while the capacity can grow.
+    missed: HashSet<u64>,
     dirty: usize,
+    /// Slices that are being written.
+    busy: usize,
     /// Changes with every eviction and drop: a load that began before must not be trusted.
     generation: u64,
 }
@@ -49,7 +56,23 @@ impl SliceCache {
     /// Holds about `capacity` slices; more only while they are dirty.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { slots: HashMap::new(), ring: VecDeque::new(), capacity, dirty: 0, generation: 0 }
+        Self::growing(capacity, capacity)
+    }
+
+    /// Holds about `first` clean slices; ever more, up to `most`, if slices come back that were evicted: who walks along
+    /// a table once takes little memory.
+    #[must_use]
+    pub fn growing(first: usize, most: usize) -> Self {
+        Self {
+            slots: HashMap::new(),
+            ring: VecDeque::new(),
+            capacity: first.min(most),
+            most,
+            missed: HashSet::new(),
+            dirty: 0,
+            busy: 0,
+            generation: 0,
+        }
     }
 
     /// Goes with a load: see [`Self::insert_current`].
@@ -61,7 +84,7 @@ impl SliceCache {
     /// True if so much is dirty that a write-back is due.
     #[must_use]
     pub const fn wants_write_back(&self) -> bool {
-        self.dirty > self.capacity / 2
+        self.dirty > self.most / 2
     }
 
     /// True if something has to be written.
@@ -124,6 +147,9 @@ impl SliceCache {
             if self.generation != generation {
                 return false;
             }
+            if self.missed.remove(&offset) {
+                self.capacity = self.capacity.saturating_mul(2).min(self.most);
+            }
             self.insert(offset, data, None);
             self.evict();
         }
@@ -150,6 +176,7 @@ impl SliceCache {
         if let Some(slot) = self.slots.remove(&offset) {
             self.generation += 1;
             self.dirty -= usize::from(slot.dirty.is_some());
+            self.busy -= usize::from(slot.writing > 0);
             self.ring.retain(|known| *known != offset);
         }
     }
@@ -167,14 +194,14 @@ impl SliceCache {
     pub fn clear(&mut self) {
         self.slots.clear();
         self.ring.clear();
-        self.dirty = 0;
+        (self.dirty, self.busy) = (0, 0);
         self.generation += 1;
     }
 
     /// Evicts clean slices until the capacity is kept, or only dirty ones are left.
     pub fn evict(&mut self) {
         let mut rounds = self.ring.len() * 2;
-        while self.slots.len() > self.capacity && rounds > 0 {
+        while self.is_overfull() && rounds > 0 {
             rounds -= 1;
             let Some(offset) = self.ring.pop_front() else { return };
             let Some(slot) = self.slots.get(&offset) else { continue };
@@ -184,7 +211,22 @@ impl SliceCache {
             } else {
                 self.slots.remove(&offset);
                 self.generation += 1;
+                self.remember_missed(offset);
             }
+        }
+    }
+
+    fn is_overfull(&self) -> bool {
+        let clean = self.slots.len().saturating_sub(self.dirty + self.busy);
+        self.slots.len() > self.most || clean > self.capacity
+    }
+
+    fn remember_missed(&mut self, offset: u64) {
+        if self.capacity < self.most {
+            if self.missed.len() >= self.most {
+                self.missed.clear();
+            }
+            self.missed.insert(offset);
         }
     }
 
@@ -194,6 +236,7 @@ impl SliceCache {
         let mut cut = Vec::with_capacity(self.dirty);
         for (offset, slot) in &mut self.slots {
             if let Some(part) = slot.dirty.take() {
+                self.busy += usize::from(slot.writing == 0);
                 slot.writing += 1;
                 let (data, mirror) = (Arc::clone(&slot.data), slot.mirror);
                 cut.push(DirtySlice { offset: *offset, mirror, data, part });
@@ -208,6 +251,9 @@ impl SliceCache {
     pub fn written(&mut self, cut: &[DirtySlice], ok: bool) {
         for slice in cut {
             let Some(slot) = self.slots.get_mut(&slice.offset) else { continue };
+            if slot.writing == 1 {
+                self.busy -= 1;
+            }
             slot.writing = slot.writing.saturating_sub(1);
             if ok {
                 continue;
@@ -260,6 +306,29 @@ mod tests {
         cache.get_mut(0, 0..4).unwrap().fill(2);
         assert_eq!(cut.first().map(|s| s.data.as_slice()), Some([1; 4].as_slice()));
         assert_eq!(cache.get(0), Some([2; 4].as_slice()));
+    }
+
+    #[test]
+    fn it_grows_for_slices_that_come_back() {
+        let mut cache = SliceCache::growing(2, 6);
+        let load = |cache: &mut SliceCache, offset| {
+            let generation = cache.generation();
+            assert!(cache.insert_current(offset, vec![0; 8], generation));
+        };
+        (0..20).for_each(|offset| load(&mut cache, offset));
+        assert_eq!(cache.slots.len(), 2);
+        for _ in 0..3 {
+            (0..6).for_each(|offset| load(&mut cache, offset));
+        }
+        assert!((0..6).all(|offset| cache.contains(offset)));
+        load(&mut cache, 6);
+        assert_eq!(cache.slots.len(), 6);
+        // What is dirty takes no room of what is clean, as long as there is any.
+        let mut cache = SliceCache::growing(2, 6);
+        (0..3).for_each(|offset| cache.insert_new(offset, vec![0; 8]));
+        (10..13).for_each(|offset| load(&mut cache, offset));
+        assert_eq!(cache.slots.len(), 5);
+        assert!(!cache.wants_write_back());
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 mod digest;
 mod encode;
+mod failure;
 mod pipeline;
 mod place;
 mod plan;
@@ -28,6 +29,7 @@ use diskimg_chain::Node;
 use diskimg_core::driver::{Caps, Notices};
 use diskimg_core::{BlockDevice as _, ByteRange, Error, ErrorKind, Extent, ExtentFlags, Result, Task};
 
+pub(crate) use failure::{CopyError, Side};
 use pipeline::Zeros;
 pub(crate) use source::Scope;
 use source::Sources;
@@ -203,12 +205,15 @@ pub(crate) fn move_layers(
 }
 
 /// Copies the bytes `window` of the disk `source` to the start of the disk `target`, all of them, and flushes it.
+///
+/// # Errors
+/// As [`convert`], with the side that failed.
 pub(crate) fn copy_window(
     source: &Node,
     window: ByteRange,
     target: &Node,
     task: &Task<'_>,
-) -> Result<ConvertReport> {
+) -> Result<ConvertReport, CopyError> {
     let options = ConvertOptions { sparse_size: 0, ..ConvertOptions::default() };
     let options = suited(&options, target);
     let report =

@@ -7,7 +7,7 @@ use diskimg_chain::Node;
 use diskimg_core::{BlockDevice as _, ByteRange, Error, ErrorKind, Result, Task};
 
 use crate::ConvertReport;
-use crate::convert::{copy_window, same_file};
+use crate::convert::{CopyError, Side, copy_window, same_file};
 
 /// Which blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,16 +77,12 @@ pub fn dd(source: &Node, range: ByteRange, target: &Node, task: &Task<'_>) -> Re
 }
 
 /// The failure of a conversion in the words of `dd`.
-fn in_words(error: Error) -> Error {
-    if error.kind() == ErrorKind::Cancelled {
-        return error;
+fn in_words(CopyError { side, error }: CopyError) -> Error {
+    match side {
+        _ if error.kind() == ErrorKind::Cancelled => error,
+        Some(Side::Source) => error.summarised("error while reading from input image file"),
+        Some(Side::Target) | None => error.summarised("error while writing to output image file"),
     }
-    let reading = error.to_string().starts_with("error while reading");
-    error.summarised(if reading {
-        "error while reading from input image file"
-    } else {
-        "error while writing to output image file"
-    })
 }
 
 #[cfg(test)]

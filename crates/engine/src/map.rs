@@ -68,11 +68,12 @@ pub fn map<'a>(
 ) -> Result<()> {
     let range = range.intersect(ByteRange::new(0, node.device().len()));
     let mut pending: Option<MapEntry<'a>> = None;
+    let mut walk = node.status_walk();
     let mut at = range.start;
     while at < range.end() {
         task.check()?;
         let rest = ByteRange::from_bounds(at, range.end());
-        let status = node.status(rest).map_err(|error| failed("Could not read file metadata", error))?;
+        let status = walk.status(rest).map_err(|error| failed("Could not read file metadata", error))?;
         let entry = MapEntry::new(at, &status);
         at += status.len;
         match &mut pending {

@@ -12,7 +12,7 @@ use crate::fault::{FaultDevice, FaultKinds, FaultPlan, FaultSpec};
 use crate::history::{History, Verifier};
 use crate::ops::{Op, OpMix};
 use crate::oracle::{CheckVerdict, Oracle};
-use crate::record::{RecordDevice, Recorder, Trace};
+use crate::record::{Recorder, Trace};
 use crate::replay::{CrashState, Sampling};
 use crate::rng::asked;
 use crate::session::{Session, checked, read_all};
@@ -114,8 +114,7 @@ pub fn explore(subject: &dyn Subject, scenario: &Scenario<'_>, oracle: Option<&O
 pub fn record(subject: &dyn Subject, scenario: &Scenario<'_>) -> (Trace, History) {
     let (disks, contents) = prepared(subject, scenario.prepare);
     let recorder = Recorder::new();
-    let devices: Vec<Arc<RecordDevice>> = disks.into_iter().map(|bytes| recorder.device(bytes)).collect();
-    let shared: Vec<Arc<dyn BlockDevice>> = devices.iter().map(|device| Arc::clone(device) as _).collect();
+    let shared = recorder.devices(disks);
     let clock = || recorder.position();
     let mut session = Session::open(subject, shared, contents, clock)
         .unwrap_or_else(|error| panic!("{}: open: {error:?}", subject.name()));

@@ -48,4 +48,4 @@ pub use rng::{Rng, asked, rounds};
 pub use session::{Applied, Session};
 pub use shrink::{panics, run_shrinking};
 pub use slow::SlowDevice;
-pub use subject::{FormatSubject, MemOpener, Opened, Subject, open_image, open_image_with};
+pub use subject::{FormatSubject, MemOpener, Opened, Subject, open_image, open_image_with, shared};

@@ -63,6 +63,12 @@ impl Recorder {
         Arc::new(RecordDevice { disk, recorder: self.clone(), memory: MemDevice::from(bytes) })
     }
 
+    /// A device for each of `disks`, in their order.
+    #[must_use]
+    pub fn devices(&self, disks: impl IntoIterator<Item = Vec<u8>>) -> Vec<Arc<dyn BlockDevice>> {
+        disks.into_iter().map(|bytes| self.device(bytes) as Arc<dyn BlockDevice>).collect()
+    }
+
     /// Events so far: a moment in the log.
     #[must_use]
     pub fn position(&self) -> usize {

@@ -34,6 +34,12 @@ impl Opened {
     }
 }
 
+/// Storages as those get them that open them.
+#[must_use]
+pub fn shared(disks: &[Arc<MemDevice>]) -> Vec<Arc<dyn BlockDevice>> {
+    disks.iter().map(|disk| Arc::clone(disk) as Arc<dyn BlockDevice>).collect()
+}
+
 /// A sort of disk under test.
 pub trait Subject: Sync {
     /// For messages.
@@ -212,8 +218,7 @@ impl FormatSubject {
     #[must_use]
     pub fn fresh(&self) -> Vec<Arc<MemDevice>> {
         let disks: Vec<Arc<MemDevice>> = self.disks().iter().map(|_| Arc::new(MemDevice::new(0))).collect();
-        let shared: Vec<Arc<dyn BlockDevice>> = disks.iter().map(|disk| Arc::clone(disk) as _).collect();
-        self.create(&shared).unwrap_or_else(|error| panic!("create {}: {error:?}", self.name()));
+        self.create(&shared(&disks)).unwrap_or_else(|error| panic!("create {}: {error:?}", self.name()));
         disks
     }
 }

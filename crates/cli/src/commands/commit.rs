@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::num::NonZero;
 
 use diskimg::chain::OpenOptions;
+use diskimg::core::Task;
 use diskimg::engine::commit::{CommitOptions, commit, find_layer};
 
 use crate::command::{Command, Key, Value, flag, value};
-use crate::interrupt::Interrupts;
-use crate::progress::ProgressBar;
+use crate::operation::Operation;
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
 use crate::{objects, values};
@@ -94,16 +94,14 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     args.source.filename = values::one_image(ui, operands)?;
     args.source.cache = values::changed_cache(ui, args.cache.as_deref())?;
     let top = args.source.open(ui, OpenOptions::write())?;
-    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
-    progress.start();
-    let interrupts = Interrupts::listen();
-    let depth = args.base.as_deref().map(|base| find_layer(&top, base)).transpose();
-    let result = depth.and_then(|depth| {
+    let operation = Operation::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
+    let committing = |task: &Task<'_>| {
+        let depth = args.base.as_deref().map(|base| find_layer(&top, base)).transpose()?;
         let options = CommitOptions { depth, keep: args.keep, rate_limit: NonZero::new(args.rate) };
-        commit(&context(ui), top, &options, &interrupts.task(&progress))
-    });
-    drop(progress);
-    result.map_err(|error| interrupts.report(ui, &error))?;
+        commit(&context(ui), top, &options, task)
+    };
+    operation.run(committing, || ())?;
+    drop(operation);
     if !args.quiet {
         ui.print("Image committed.\n");
     }

@@ -12,8 +12,7 @@ use diskimg::engine::convert::new_image_is_zero;
 use diskimg::engine::{ConvertOptions, ConvertReport, CreatePlan, CreateRequest, SnapshotName, convert};
 
 use crate::command::{Command, Key, Value, flag, value};
-use crate::interrupt::Interrupts;
-use crate::progress::ProgressBar;
+use crate::operation::Operation;
 use crate::snapshot;
 use crate::source::{Source, context};
 use crate::streams::{Spool, is_stream};
@@ -285,29 +284,21 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
         ui.print(&page.map_err(|error| ui.library_error(&error))?);
         return Ok(());
     }
-    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
-    progress.start();
+    let operation = Operation::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
     let sources = args.open_sources(ui)?;
     let target = args.open_target(ui, &context, &sources)?;
     let options = args.options(&context, &target);
     let sources: Vec<&Node> = sources.iter().collect();
-    let interrupts = Interrupts::listen();
-    let converted = convert(&sources, &target.node, &options, &interrupts.task(&progress));
-    let report = match converted {
-        Ok(report) => report,
-        Err(error) => {
-            if let Some(plan) = target.made.filter(|_| interrupts.stopped(&error)) {
-                plan.remove();
-            }
-            return Err(interrupts.report(ui, &error));
-        }
-    };
-    progress.finish();
+    let report = operation.run(
+        |task| convert(&sources, &target.node, &options, task),
+        || target.made.as_ref().map_or((), CreatePlan::remove),
+    )?;
+    operation.finish();
     if let ([source], true) = (sources.as_slice(), args.bitmaps) {
         copy_bitmaps(source, &target.node, &context.notices).map_err(|error| ui.library_error(&error))?;
     }
     drop(target);
-    drop(progress);
+    drop(operation);
     finish(ui, &report, &streams)
 }
 

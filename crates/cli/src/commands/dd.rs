@@ -5,13 +5,14 @@
 use std::ffi::OsString;
 
 use diskimg::chain::{Node, OpenOptions};
+use diskimg::core::BlockDevice as _;
 use diskimg::core::size::MAX_IMAGE_SIZE;
-use diskimg::core::{BlockDevice as _, Task};
 use diskimg::engine::dd::{DdOptions, check_distinct, dd};
 use diskimg::engine::{CreatePlan, CreateRequest, Maker};
 
 use crate::command::{Command, Key, Value, flag, value};
 use crate::objects;
+use crate::operation::Operation;
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
 use crate::values;
@@ -99,14 +100,20 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let args = Args::parse(ui, args)?;
     let source = args.source.open(ui, OpenOptions::read())?;
     let wanted = args.options.range(source.device().len());
-    let target = args.make_target(ui, &source, wanted.range.len, wanted.beyond_end)?;
-    dd(&source, wanted.range, &target, &Task::quiet()).map_err(|error| ui.library_error(&error))?;
+    let (plan, target) = args.make_target(ui, &source, wanted.range.len, wanted.beyond_end)?;
+    Operation::quiet(ui).run(|task| dd(&source, wanted.range, &target, task), || plan.remove())?;
     Ok(())
 }
 
 impl Args {
     /// Makes the new image and opens it.
-    fn make_target(&self, ui: &Ui, source: &Node, size: u64, beyond_end: bool) -> Result<Node, Exit> {
+    fn make_target(
+        &self,
+        ui: &Ui,
+        source: &Node,
+        size: u64,
+        beyond_end: bool,
+    ) -> Result<(CreatePlan, Node), Exit> {
         let context = context(ui);
         if Maker::find(&context.registry, &self.format).is_err() {
             return Err(ui.fail("Unknown file format"));
@@ -128,6 +135,6 @@ impl Args {
         if beyond_end {
             ui.error(format!("{}: cannot skip to specified offset", self.source.filename));
         }
-        Ok(node)
+        Ok((plan, node))
     }
 }

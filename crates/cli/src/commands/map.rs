@@ -130,15 +130,30 @@ impl Printer {
     }
 
     fn json(&mut self, entry: &MapEntry<'_>) {
-        let separator = if self.first { "" } else { ",\n" };
+        // Fragmented images have a hundred thousand entries: they are put together without the formatting machinery.
+        let mut digits = itoa::Buffer::new();
+        let text = &mut self.text;
+        let mut number = |key: &str, value: u64| {
+            text.push_str(key);
+            text.push_str(digits.format(value));
+        };
+        number(if self.first { "{ \"start\": " } else { ",\n{ \"start\": " }, entry.start);
+        number(", \"length\": ", entry.length);
+        number(", \"depth\": ", entry.depth as u64);
         self.first = false;
-        let _ = write!(
-            self.text,
-            "{separator}{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}, \"compressed\": {}",
-            entry.start, entry.length, entry.depth, entry.present, entry.zero, entry.data, entry.compressed
-        );
+        let answers = [
+            (", \"present\": ", entry.present),
+            (", \"zero\": ", entry.zero),
+            (", \"data\": ", entry.data),
+            (", \"compressed\": ", entry.compressed),
+        ];
+        for (key, answer) in answers {
+            self.text.push_str(key);
+            self.text.push_str(if answer { "true" } else { "false" });
+        }
         if let Some(offset) = entry.offset {
-            let _ = write!(self.text, ", \"offset\": {offset}");
+            self.text.push_str(", \"offset\": ");
+            self.text.push_str(digits.format(offset));
         }
         self.text.push('}');
     }

@@ -3,12 +3,11 @@
 use std::ffi::OsString;
 
 use diskimg::chain::{Node, OpenOptions};
-use diskimg::core::BackingRef;
+use diskimg::core::{BackingRef, Task};
 use diskimg::engine::rebase::{RebaseOptions, can_rebase, check_format, open_backing, rebase, set_backing};
 
 use crate::command::{Command, Key, Value, flag, value};
-use crate::interrupt::Interrupts;
-use crate::progress::ProgressBar;
+use crate::operation::Operation;
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
 use crate::{objects, values};
@@ -102,17 +101,14 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     if !args.only_name && args.backing.is_none() {
         return Err(ui.usage("Must specify backing file (-b) or use unsafe mode (-u)"));
     }
-    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
-    progress.start();
+    let operation = Operation::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
     args.source.cache = values::changed_cache(ui, args.cache.as_deref())?;
     let backing_cache = values::source_cache(ui, args.backing_cache.as_deref())?;
     let top = args.source.open(ui, OpenOptions { backing: !args.only_name, ..OpenOptions::write() })?;
     let options = RebaseOptions { compress: args.compress, ..RebaseOptions::default() };
     let read = OpenOptions { force_share: args.force_share, ..OpenOptions::read().with_cache(backing_cache) };
-    let interrupts = Interrupts::listen();
-    args.change(ui, &top, &options, &read, (&progress, &interrupts))
-        .map_err(|error| interrupts.report(ui, &error))?;
-    progress.finish();
+    operation.run(|task| args.change(ui, &top, &options, &read, task), || ())?;
+    operation.finish();
     Ok(())
 }
 
@@ -123,7 +119,7 @@ impl Args {
         top: &Node,
         options: &RebaseOptions,
         read: &OpenOptions,
-        (progress, interrupts): (&ProgressBar, &Interrupts),
+        task: &Task<'_>,
     ) -> diskimg::core::Result<()> {
         let context = context(ui);
         can_rebase(top, options)?;
@@ -135,6 +131,6 @@ impl Args {
             return set_backing(top, backing.as_ref());
         }
         let disk = backing.as_ref().map(|name| open_backing(&context, top, name, read)).transpose()?;
-        rebase(top, backing.as_ref().zip(disk.as_ref()), options, &interrupts.task(progress)).map(|_| ())
+        rebase(top, backing.as_ref().zip(disk.as_ref()), options, task).map(|_| ())
     }
 }

@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::num::NonZero;
 
 use diskimg::chain::OpenOptions;
+use diskimg::core::Task;
 use diskimg::engine::commit::find_layer;
 use diskimg::engine::stream::{StreamOptions, stream};
 
 use crate::command::{Command, Key, Value, flag, value};
-use crate::interrupt::Interrupts;
-use crate::progress::ProgressBar;
+use crate::operation::Operation;
 use crate::source::Source;
 use crate::ui::{Exit, Ui};
 use crate::{objects, values};
@@ -92,17 +92,14 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     args.source.filename = values::one_image(ui, operands)?;
     args.source.cache = values::changed_cache(ui, args.cache.as_deref())?;
     let image = args.source.open(ui, OpenOptions::write())?;
-    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
-    progress.start();
-    let interrupts = Interrupts::listen();
-    let result = || {
+    let operation = Operation::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
+    let streaming = |task: &Task<'_>| {
         let depth = args.base.as_deref().map(|base| find_layer(&image, base)).transpose()?;
         let options = StreamOptions { depth, compress: args.compress, rate_limit: NonZero::new(args.rate) };
-        stream(&image, &options, &interrupts.task(&progress))
+        stream(&image, &options, task)
     };
-    let result = result();
-    drop(progress);
-    result.map_err(|error| interrupts.report(ui, &error))?;
+    operation.run(streaming, || ())?;
+    drop(operation);
     if !args.quiet {
         ui.print("Image streamed.\n");
     }

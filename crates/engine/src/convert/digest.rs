@@ -8,7 +8,7 @@ use diskimg_core::{ByteRange, Result, to_usize};
 use sha2::{Digest as _, Sha256};
 
 use super::plan::SECTOR;
-use super::source::{Class, Sources};
+use super::source::{Class, SourceWalk, Sources};
 
 /// Bytes that are read at once.
 const CHUNK: u64 = 1 << 20;
@@ -19,13 +19,14 @@ pub(super) fn digest(sources: &Sources<'_>, salvage: bool, stop: &AtomicBool) ->
     let mut hash = Sha256::new();
     let zeros = vec![0; to_usize(CHUNK)];
     let mut buf = vec![0; to_usize(CHUNK)];
+    let mut walk = SourceWalk::new(sources);
     let mut at = 0;
     while at < sources.len() {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let rest = ByteRange::from_bounds(at, sources.len());
-        let (class, known) = match sources.classify(rest) {
+        let (class, known) = match walk.classify(rest) {
             Err(_) if salvage => (Class::Data, SECTOR),
             classified => classified?,
         };

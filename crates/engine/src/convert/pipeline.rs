@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use diskimg_chain::Node;
+use diskimg_chain::{Asking, Node};
 use diskimg_core::driver::Notices;
 use diskimg_core::{
     BlockDevice as _, ByteRange, Error, ErrorKind, Result, Task, align_up, errno, strerror, to_usize,
@@ -16,6 +16,7 @@ use diskimg_core::{
 use parking_lot::{Condvar, Mutex};
 
 use super::encode::Encoder;
+use super::failure::CopyError;
 use super::place::{LeaveOut, Placer};
 use super::plan::{Planner, Rules, SECTOR, Unit, Unknown};
 use super::rate::Rate;
@@ -24,10 +25,16 @@ use super::steps::Steps;
 use super::zero_detect::{ZeroRules, split};
 use super::{COPY_CLUSTERS, COPY_UNIT, ConvertOptions, ConvertReport, UNIT};
 use crate::parallel::{Failure, on_threads, workers};
-use crate::told::failed;
 
 /// Buffers for each thread: one that it works on, and one that waits for its turn.
 const BUFFERS_PER_WORKER: usize = 2;
+
+/// Preallocated bytes of which the host is asked in detail whether they are a hole: fewer are read in the time of some
+/// questions.
+const ASK_FROM: u64 = 1 << 20;
+
+/// What the host's holes are made of, in bytes.
+const HOST_BLOCK: u64 = 4096;
 
 /// Units from this size on, in bytes, are written around the zeros within: the file keeps holes there.
 const LARGE_UNIT: u64 = 256 << 10;
@@ -96,7 +103,7 @@ struct Pipeline<'a> {
     plan: Mutex<Planner<'a>>,
     queue: Mutex<Queue>,
     changed: Condvar,
-    failure: Failure,
+    failure: Failure<CopyError>,
     rate: Rate,
     done: AtomicU64,
     /// Where progress is wanted to be exact.
@@ -123,8 +130,8 @@ pub(super) fn run(
     options: &ConvertOptions,
     zeros: Zeros,
     task: &Task<'_>,
-) -> Result<ConvertReport> {
-    let rules = rules(target, options, zeros);
+) -> Result<ConvertReport, CopyError> {
+    let rules = rules(sources, target, options, zeros);
     let total = sources.len();
     let count = workers(options.workers, total.div_ceil(rules.max_unit));
     let ordered = target.image().has_places()?;
@@ -204,7 +211,7 @@ fn report_unreadable(mut sectors: Vec<ByteRange>, unknown: &[Unknown], notices: 
     joined
 }
 
-fn rules(target: &Node, options: &ConvertOptions, zeros: Zeros) -> Rules {
+fn rules(sources: &Sources<'_>, target: &Node, options: &ConvertOptions, zeros: Zeros) -> Rules {
     let mut write_unit = target.limits().write_unit.max(1);
     if options.compress
         && let Some(clusters) = target.image().as_compressed()
@@ -220,7 +227,15 @@ fn rules(target: &Node, options: &ConvertOptions, zeros: Zeros) -> Rules {
     };
     let max_unit = align_up(usual.max(options.sparse_size), write_unit).unwrap_or(write_unit);
     let zero_from = align_up(zeros.known_from, write_unit).unwrap_or(u64::MAX);
-    Rules { write_unit, max_unit, zero_from, fill: zeros.fill, salvage: options.salvage }
+    let finds = sources.leaves_zeros_out() || (zeros.look_from == 0 && options.sparse_size <= HOST_BLOCK);
+    let asking = if finds {
+        Asking::LongRuns(ASK_FROM)
+    } else if options.copy_range {
+        Asking::Exactly
+    } else {
+        Asking::Roughly(ASK_FROM)
+    };
+    Rules { write_unit, max_unit, zero_from, fill: zeros.fill, asking, salvage: options.salvage }
 }
 
 /// Lets nobody wait for a thread that panics.
@@ -229,7 +244,7 @@ struct Alarm<'p, 'a>(&'p Pipeline<'a>);
 impl Drop for Alarm<'_, '_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.failure.record(0, Error::new(ErrorKind::Io, "a thread of the conversion panicked"));
+            self.0.failure.record(0, Error::new(ErrorKind::Io, "a thread of the conversion panicked").into());
             let _queue = self.0.queue.lock();
             self.0.changed.notify_all();
         }
@@ -281,7 +296,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Claims the next unit and makes it ready; its number and how that went.
-    fn read(&self, mut work: Work, encoder: &mut Option<Encoder<'a>>) -> (u64, Result<()>) {
+    fn read(&self, mut work: Work, encoder: &mut Option<Encoder<'a>>) -> (u64, Result<(), CopyError>) {
         let claimed = self.plan.lock().next(&mut work.unit, self.task);
         if let Err(error) = claimed {
             return (u64::MAX, Err(error));
@@ -305,7 +320,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Places a unit whose turn it is, and writes it when the next one's turn has come.
-    fn place(&self, work: Work) -> Result<()> {
+    fn place(&self, work: Work) -> Result<(), CopyError> {
         let places = self.placer.place(&work);
         {
             let mut queue = self.queue.lock();
@@ -335,7 +350,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Reads a unit, finds zeros, compresses.
-    fn prepare(&self, work: &mut Work, encoder: &mut Option<Encoder<'a>>) -> Result<()> {
+    fn prepare(&self, work: &mut Work, encoder: &mut Option<Encoder<'a>>) -> Result<(), CopyError> {
         self.rate.take(work.unit.data_len, self.task)?;
         let Work { unit, buf, payloads, segments, compared } = work;
         segments.clear();
@@ -354,9 +369,10 @@ impl<'a> Pipeline<'a> {
             } else {
                 let bytes = buf.get_mut(at..at + to_usize(range.len)).unwrap_or_default();
                 self.read_bytes(range, bytes)?;
-                self.differing(range, bytes, compared, |run, from| {
+                let unit = to_usize(self.write_unit);
+                self.sources.differing(range, bytes, unit, compared, &mut |run, from| {
                     let part = bytes.get(from..from + to_usize(run.len)).unwrap_or_default();
-                    self.cut(run, part, at + from, payloads, segments, encoder)
+                    self.cut(run, part, at + from, payloads, segments, encoder).map_err(CopyError::from)
                 })?;
                 at += to_usize(range.len);
             }
@@ -364,38 +380,9 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Calls `each` with the runs of whole units of `range` whose bytes have to be copied, and where they start in
-    /// `bytes`: all of it, or what is not as in the disk it is compared with.
-    fn differing(
-        &self,
-        range: ByteRange,
-        bytes: &[u8],
-        compared: &mut Vec<u8>,
-        mut each: impl FnMut(ByteRange, usize) -> Result<()>,
-    ) -> Result<()> {
-        let is_compared = self.sources.read_compared(range.start, bytes.len(), compared);
-        if !is_compared.map_err(|error| read_failed(range, error))? {
-            return each(range, 0);
-        }
-        let unit = to_usize(self.write_unit);
-        // Where the run of units that differ began, and where the unit starts.
-        let (mut run, mut at) = (None, 0);
-        let on_disk =
-            |from: usize, end: usize| ByteRange::new(range.start + from as u64, (end - from) as u64);
-        for (now, then) in bytes.chunks(unit).zip(compared.chunks(unit)) {
-            if now != then {
-                run.get_or_insert(at);
-            } else if let Some(from) = run.take() {
-                each(on_disk(from, at), from)?;
-            }
-            at += now.len();
-        }
-        run.map_or(Ok(()), |from| each(on_disk(from, at), from))
-    }
-
-    fn read_bytes(&self, range: ByteRange, bytes: &mut [u8]) -> Result<()> {
+    fn read_bytes(&self, range: ByteRange, bytes: &mut [u8]) -> Result<(), CopyError> {
         match self.sources.read_at(range.start, bytes) {
-            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error.into()),
             Err(_) if self.options.salvage => {
                 self.read_in_parts(range, bytes, &mut |part, _| {
                     self.unreadable.lock().push(part);
@@ -404,9 +391,9 @@ impl<'a> Pipeline<'a> {
                 Ok(())
             }
             Err(error) => {
-                let mut first = read_failed(range, error);
+                let mut first = CopyError::reading(range, error);
                 self.read_in_parts(range, bytes, &mut |part, error| {
-                    first = read_failed(part, error);
+                    first = CopyError::reading(part, error);
                     false
                 });
                 Err(first)
@@ -494,8 +481,4 @@ impl<'a> Pipeline<'a> {
         let Some(encoder) = encoder else { return Ok(()) };
         encoder.encode(self.sources, range, plain, at, payloads, &mut |segment| segments.push(segment))
     }
-}
-
-fn read_failed(range: ByteRange, cause: Error) -> Error {
-    failed(format!("error while reading at byte {}", range.start), cause)
 }

@@ -6,10 +6,10 @@ use diskimg_core::{
     to_usize,
 };
 
+use super::failure::CopyError;
 use super::pipeline::{Content, Segment, Work};
 use super::source::Sources;
 use super::zero_detect::{ZeroRules, split};
-use crate::told::failed;
 
 /// Bytes that are copied at once where the host can't do it.
 const BOUNCE: u64 = 256 << 10;
@@ -52,10 +52,11 @@ impl<'a> Placer<'a> {
     }
 
     /// Finds places for all segments of `work`, and zeroes what is to be zeroed.
-    pub(super) fn place(&self, work: &Work) -> Result<Places<'a>> {
+    pub(super) fn place(&self, work: &Work) -> Result<Places<'a>, CopyError> {
         let mut places = Vec::with_capacity(work.segments.len());
         for (index, segment) in work.segments.iter().enumerate() {
-            let placed = self.place_segment(segment).map_err(|error| at_byte(segment.range, error))?;
+            let placed =
+                self.place_segment(segment).map_err(|error| CopyError::writing(segment.range, error))?;
             match placed {
                 Placed::Done => {}
                 Placed::Reserved(reservation) => places.push((index, Some(reservation))),
@@ -101,7 +102,7 @@ impl<'a> Placer<'a> {
     }
 
     /// Writes the bytes to their places and makes them visible.
-    pub(super) fn fill(&self, work: &Work, places: Places<'a>) -> Result<()> {
+    pub(super) fn fill(&self, work: &Work, places: Places<'a>) -> Result<(), CopyError> {
         for (index, reservation) in places {
             if let Some(segment) = work.segments.get(index) {
                 self.write(work, segment, reservation)?;
@@ -110,7 +111,7 @@ impl<'a> Placer<'a> {
         Ok(())
     }
 
-    fn write(&self, work: &Work, segment: &Segment, place: Option<Reservation<'a>>) -> Result<()> {
+    fn write(&self, work: &Work, segment: &Segment, place: Option<Reservation<'a>>) -> Result<(), CopyError> {
         let written = match segment.content {
             Content::Zeros => Ok(()),
             Content::Bytes { at } => {
@@ -132,7 +133,7 @@ impl<'a> Placer<'a> {
         };
         written
             .and_then(|()| place.map_or(Ok(()), Reservation::commit))
-            .map_err(|error| at_byte(segment.range, error))
+            .map_err(|error| CopyError::writing(segment.range, error))
     }
 
     fn write_bytes(&self, offset: u64, bytes: &[u8], place: Option<&Reservation<'a>>) -> Result<()> {
@@ -224,10 +225,6 @@ enum Placed<'a> {
     Reserved(Reservation<'a>),
     /// The target has no places to give: it is written in one phase.
     Nowhere,
-}
-
-fn at_byte(range: ByteRange, error: Error) -> Error {
-    failed(format!("error while writing at byte {}", range.start), error)
 }
 
 fn slice(buf: &[u8], at: usize, len: usize) -> &[u8] {

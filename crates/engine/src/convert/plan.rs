@@ -4,10 +4,11 @@
 //! write unit (or at the end of the disk); a unit's pieces of data are at most `max_unit` bytes. What needs no
 //! work is in no piece.
 
-use diskimg_core::{ByteRange, ErrorKind, Result, Task, align_down, align_up};
+use diskimg_chain::Asking;
+use diskimg_core::{ByteRange, ErrorKind, Task, align_down, align_up};
 
-use super::source::{Class, Sources};
-use crate::told::failed;
+use super::failure::CopyError;
+use super::source::{Class, SourceWalk, Sources};
 
 /// The least that is looked at or read on its own where that failed, in bytes.
 pub(super) const SECTOR: u64 = 512;
@@ -47,6 +48,8 @@ pub(super) struct Rules {
     pub(super) zero_from: u64,
     /// Known zeros are written like data.
     pub(super) fill: bool,
+    /// How the host is asked about preallocated bytes.
+    pub(super) asking: Asking,
     /// Where nothing is known of a sector because that could not be read, reading it is tried.
     pub(super) salvage: bool,
 }
@@ -85,7 +88,7 @@ impl Run {
 /// Walks the sources once.
 #[derive(Debug)]
 pub(super) struct Planner<'a> {
-    sources: &'a Sources<'a>,
+    walk: SourceWalk<'a>,
     rules: Rules,
     at: u64,
     end: u64,
@@ -100,7 +103,7 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     pub(super) fn new(sources: &'a Sources<'a>, rules: Rules) -> Self {
         Self {
-            sources,
+            walk: SourceWalk::new(sources).asking(rules.asking),
             rules,
             at: 0,
             end: sources.len(),
@@ -117,7 +120,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The next unit, in the storage of `unit`; its pieces are empty when there is none.
-    pub(super) fn next(&mut self, unit: &mut Unit, task: &Task<'_>) -> Result<()> {
+    pub(super) fn next(&mut self, unit: &mut Unit, task: &Task<'_>) -> Result<(), CopyError> {
         unit.pieces.clear();
         unit.data_len = 0;
         let start = self.at;
@@ -148,7 +151,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The run at `at`, at most `room` bytes if it is data; `None` if it was skipped.
-    fn next_piece(&mut self, room: u64) -> Result<Option<Piece>> {
+    fn next_piece(&mut self, room: u64) -> Result<Option<Piece>, CopyError> {
         let unit = self.rules.write_unit;
         let (class, end) = self.run_at(self.at)?;
         if class != Class::Data {
@@ -178,7 +181,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The class of byte `at` and where its run ends. Neighbours of one class are joined as far as a unit reaches.
-    fn run_at(&mut self, at: u64) -> Result<(Class, u64)> {
+    fn run_at(&mut self, at: u64) -> Result<(Class, u64), CopyError> {
         let mut run = match self.run.filter(|run| run.has(at)) {
             Some(run) => run,
             None => self.extent_at(at)?,
@@ -195,19 +198,18 @@ impl<'a> Planner<'a> {
         Ok((run.class, run.end))
     }
 
-    fn extent_at(&mut self, at: u64) -> Result<Run> {
+    fn extent_at(&mut self, at: u64) -> Result<Run, CopyError> {
         if let Some(known) = self.ahead.filter(|run| run.has(at)) {
             return Ok(known);
         }
         let rest = ByteRange::from_bounds(at, self.end);
-        let (class, len) = match self.sources.classify(rest) {
+        let (class, len) = match self.walk.classify(rest) {
             Err(error) if self.rules.salvage && error.kind() != ErrorKind::Cancelled => {
                 let sector = rest.intersect(ByteRange::new(align_down(at, SECTOR), SECTOR));
                 self.remember(Unknown { range: sector, errno: error.errno() });
                 (Class::Data, sector.len)
             }
-            classified => classified
-                .map_err(|error| failed(format!("error while reading block status at offset {at}"), error))?,
+            classified => classified.map_err(|error| CopyError::status(at, error))?,
         };
         let class = if class == Class::Zero && self.rules.fill { Class::Data } else { class };
         let run = Run { class, start: at, end: at.saturating_add(len.max(1)) };

@@ -1,7 +1,11 @@
 //! The disks that are copied, one behind the other, as one; and which part of them is to be copied.
 
-use diskimg_chain::{Node, Status};
-use diskimg_core::{BlockDevice as _, ByteRange, CompressedClusters, ExtentFlags, HostRef, Result, to_usize};
+use diskimg_chain::{Asking, Node, Status, StatusWalk};
+use diskimg_core::{
+    BlockDevice as _, ByteRange, CompressedClusters, ExtentFlags, HostRef, Result, is_zero, to_usize,
+};
+
+use super::failure::CopyError;
 
 /// Which part of a disk is copied.
 #[derive(Clone, Copy, Debug)]
@@ -105,38 +109,49 @@ impl<'a> Sources<'a> {
         Ok(Some((own, status)))
     }
 
-    /// What has to be done for the start of `range` (not empty), and for how many bytes.
-    pub(super) fn classify(&self, range: ByteRange) -> Result<(Class, u64)> {
-        let Some((_, status)) = self.status(range)? else { return Ok((Class::Zero, range.len)) };
+    /// What has to be done for the start of `range`, of which the chain knows `status`, and for how many bytes.
+    fn classify(
+        &self,
+        range: ByteRange,
+        status: &Status<'_>,
+        other: &mut Option<StatusWalk<'a>>,
+    ) -> Result<(Class, u64)> {
         let len = status.len.min(range.len);
         let in_top = status.depth == 0 && status.flags.contains(ExtentFlags::PRESENT);
         let below = match self.scope {
             Scope::All => false,
-            Scope::Above(base) => self.is_below(base, range.start, &status),
+            Scope::Above(base) => self.is_below(base, range.start, status),
             Scope::Between(base) => {
-                in_top || base.is_some_and(|base| self.is_below(base, range.start, &status))
+                in_top || base.is_some_and(|base| self.is_below(base, range.start, status))
             }
             Scope::Unlike(_) if in_top => true,
-            Scope::Unlike(None) => reads_zero(&status),
+            Scope::Unlike(None) => reads_zero(status),
             Scope::Unlike(Some(disk)) => {
-                return self.differs(disk, &status, ByteRange::new(range.start, len));
+                let walk = other.get_or_insert_with(|| disk.status_walk());
+                return self.differs(disk, walk, status, ByteRange::new(range.start, len));
             }
         };
         let class = match below {
             true => Class::Below,
-            false if reads_zero(&status) => Class::Zero,
+            false if reads_zero(status) => Class::Zero,
             false => Class::Data,
         };
         Ok((class, len))
     }
 
     /// Whether what `status` says of `range` has to be compared with `disk`, and for how many bytes that holds.
-    fn differs(&self, disk: &'a Node, status: &Status<'_>, range: ByteRange) -> Result<(Class, u64)> {
+    fn differs(
+        &self,
+        disk: &Node,
+        walk: &mut StatusWalk<'a>,
+        status: &Status<'_>,
+        range: ByteRange,
+    ) -> Result<(Class, u64)> {
         let there = range.intersect(ByteRange::new(0, disk.device().len()));
         if there.is_empty() {
             return Ok((if reads_zero(status) { Class::Below } else { Class::Data }, range.len));
         }
-        let other = disk.status(there)?;
+        let other = walk.status(there)?;
         let len = other.len.min(there.len);
         let old_end = self
             .part_at(range.start)
@@ -155,18 +170,36 @@ impl<'a> Sources<'a> {
         Ok((if equal { Class::Below } else { Class::Data }, len))
     }
 
-    /// What the disk is compared with while it is copied: reads `len` bytes there; zeros behind its end.
-    pub(super) fn read_compared(&self, offset: u64, len: usize, buf: &mut Vec<u8>) -> Result<bool> {
-        let Scope::Unlike(disk) = self.scope else { return Ok(false) };
-        buf.resize(len, 0);
-        let len = disk.map_or(0, |disk| disk.device().len()).saturating_sub(offset);
-        let there = to_usize(len).min(buf.len());
-        let (there, behind) = buf.split_at_mut(there);
+    /// Calls `each` with the runs of whole units (of `unit` bytes) of `range` whose `bytes` have to be copied, and where
+    /// they start in `bytes`: all of it, or what is not as in the disk it is compared with. `then` is a buffer for what
+    /// that one has.
+    pub(super) fn differing(
+        &self,
+        range: ByteRange,
+        bytes: &[u8],
+        unit: usize,
+        then: &mut Vec<u8>,
+        each: &mut dyn FnMut(ByteRange, usize) -> Result<(), CopyError>,
+    ) -> Result<(), CopyError> {
+        let Scope::Unlike(disk) = self.scope else { return each(range, 0) };
+        let there = disk.map_or(0, |disk| disk.device().len()).saturating_sub(range.start).min(range.len);
+        let Some(disk) = disk.filter(|_| there > 0) else {
+            return runs(range, bytes.chunks(unit).map(|now| (now.len(), !is_zero(now))), each);
+        };
+        then.resize(bytes.len(), 0);
+        let (known, behind) = then.split_at_mut(to_usize(there).min(bytes.len()));
         behind.fill(0);
-        if let Some(disk) = disk.filter(|_| !there.is_empty()) {
-            disk.device().read_at(offset, there)?;
-        }
-        Ok(true)
+        disk.device().read_at(range.start, known).map_err(|error| CopyError::reading(range, error))?;
+        runs(
+            range,
+            bytes.chunks(unit).zip(then.chunks(unit)).map(|(now, then)| (now.len(), now != then)),
+            each,
+        )
+    }
+
+    /// True if units of zeros are left out when they are read, whatever else is asked for.
+    pub(super) fn leaves_zeros_out(&self) -> bool {
+        matches!(self.scope, Scope::Unlike(None))
     }
 
     /// True if the target is not a layer of the source.
@@ -195,29 +228,6 @@ impl<'a> Sources<'a> {
             at = at.saturating_add(extent.len.max(1));
         }
         Ok(false)
-    }
-
-    /// Like [`classify`](Self::classify), in the pieces that qemu-img looks at: each compressed cluster is one, and a
-    /// piece that is longer than what it holds of its last cluster ends before that cluster.
-    pub(super) fn look(&self, range: ByteRange) -> Result<(Class, u64)> {
-        let (class, mut len) = self.classify(range)?;
-        let Some((at, status)) = self.status(range)? else { return Ok((class, len)) };
-        if status.flags.contains(ExtentFlags::COMPRESSED)
-            && let Some(clusters) = status.layer.image().as_compressed()
-        {
-            let cluster = clusters.cluster_len().max(1);
-            len = len.min(cluster - at % cluster);
-        }
-        if let Some(part) = self.part_at(range.start)
-            && let Some(cluster) =
-                part.node.image().as_compressed().map(|clusters| clusters.cluster_len().max(1))
-        {
-            let tail = (at + len) % cluster;
-            if len > tail {
-                len -= tail;
-            }
-        }
-        Ok((class, len))
     }
 
     /// True if none of the layers above `base` answers for byte `at`. One that is too short does, with zeros.
@@ -275,6 +285,93 @@ impl<'a> Sources<'a> {
             _ => Ok(false),
         }
     }
+}
+
+/// A walk over the sources, front to back.
+#[derive(Debug)]
+pub(super) struct SourceWalk<'a> {
+    sources: &'a Sources<'a>,
+    /// The part that was asked about last: where it starts.
+    part: Option<(u64, StatusWalk<'a>)>,
+    /// The disk that the sources are compared with.
+    other: Option<StatusWalk<'a>>,
+    asking: Asking,
+}
+
+impl<'a> SourceWalk<'a> {
+    pub(super) fn new(sources: &'a Sources<'a>) -> Self {
+        Self { sources, part: None, other: None, asking: Asking::default() }
+    }
+
+    /// The same, with other questions to the host.
+    pub(super) fn asking(self, asking: Asking) -> Self {
+        Self { asking, ..self }
+    }
+
+    /// As [`Sources::status`].
+    fn status(&mut self, range: ByteRange) -> Result<Option<(u64, Status<'a>)>> {
+        let Some(part) = self.sources.part_at(range.start) else { return Ok(None) };
+        let start = part.range.start;
+        if self.part.as_ref().is_none_or(|(known, _)| *known != start) {
+            self.part = Some((start, part.node.status_walk().asking(self.asking)));
+        }
+        let Some((_, walk)) = &mut self.part else { return Ok(None) };
+        let within = range.intersect(part.range);
+        let own = part.own(within.start);
+        Ok(Some((own, walk.status(ByteRange::new(own, within.len))?)))
+    }
+
+    /// What has to be done for the start of `range` (not empty), and for how many bytes.
+    pub(super) fn classify(&mut self, range: ByteRange) -> Result<(Class, u64)> {
+        match self.status(range)? {
+            Some((_, status)) => self.sources.classify(range, &status, &mut self.other),
+            None => Ok((Class::Zero, range.len)),
+        }
+    }
+
+    /// Like [`classify`](Self::classify), in the pieces that qemu-img looks at: each compressed cluster is one, and a
+    /// piece that is longer than what it holds of its last cluster ends before that cluster.
+    pub(super) fn look(&mut self, range: ByteRange) -> Result<(Class, u64)> {
+        let Some((at, status)) = self.status(range)? else { return Ok((Class::Zero, range.len)) };
+        let (class, mut len) = self.sources.classify(range, &status, &mut self.other)?;
+        if status.flags.contains(ExtentFlags::COMPRESSED)
+            && let Some(clusters) = status.layer.image().as_compressed()
+        {
+            let cluster = clusters.cluster_len().max(1);
+            len = len.min(cluster - at % cluster);
+        }
+        if let Some(part) = self.sources.part_at(range.start)
+            && let Some(cluster) =
+                part.node.image().as_compressed().map(|clusters| clusters.cluster_len().max(1))
+        {
+            let tail = (at + len) % cluster;
+            if len > tail {
+                len -= tail;
+            }
+        }
+        Ok((class, len))
+    }
+}
+
+/// Calls `each` with the runs of those units (their lengths, from the start of `range` on) that are marked, and where they
+/// start from there.
+fn runs(
+    range: ByteRange,
+    units: impl Iterator<Item = (usize, bool)>,
+    each: &mut dyn FnMut(ByteRange, usize) -> Result<(), CopyError>,
+) -> Result<(), CopyError> {
+    // Where the run of marked units began, and where the unit starts.
+    let (mut run, mut at) = (None, 0);
+    let on_disk = |from: usize, end: usize| ByteRange::new(range.start + from as u64, (end - from) as u64);
+    for (len, marked) in units {
+        if marked {
+            run.get_or_insert(at);
+        } else if let Some(from) = run.take() {
+            each(on_disk(from, at), from)?;
+        }
+        at += len;
+    }
+    run.map_or(Ok(()), |from| each(on_disk(from, at), from))
 }
 
 fn reads_zero(status: &Status<'_>) -> bool {

@@ -7,7 +7,7 @@
 use diskimg_core::{ByteRange, Result, Task, align_down, align_up};
 
 use super::plan::{Rules, SECTOR};
-use super::source::{Class, Sources};
+use super::source::{Class, SourceWalk, Sources};
 
 /// The longest step, in bytes.
 const STEP: u64 = 2 << 20;
@@ -15,7 +15,9 @@ const STEP: u64 = 2 << 20;
 /// Walks the steps in guest order.
 #[derive(Debug)]
 pub(super) struct Steps<'a> {
-    sources: &'a Sources<'a>,
+    walk: SourceWalk<'a>,
+    /// Bytes of all sources.
+    len: u64,
     /// Data starts and ends at multiples of it.
     unit: u64,
     /// A step is at most so many bytes.
@@ -42,7 +44,8 @@ impl<'a> Steps<'a> {
     ) -> Result<Self> {
         let (unit, limit) = if compress { (rules.write_unit, rules.write_unit) } else { (1, STEP) };
         let start = || Self {
-            sources,
+            walk: SourceWalk::new(sources),
+            len: sources.len(),
             unit,
             limit,
             fill: rules.fill,
@@ -76,7 +79,7 @@ impl<'a> Steps<'a> {
 
     /// Where the next step ends, and its length.
     fn step(&mut self) -> Option<(u64, u64)> {
-        let end = self.sources.len();
+        let end = self.len;
         while self.at < end {
             let (class, run_end) = self.run_at(self.at);
             let whole = align_down(run_end, self.unit);
@@ -94,9 +97,9 @@ impl<'a> Steps<'a> {
 
     fn run_at(&mut self, at: u64) -> (Class, u64) {
         if at >= self.run.1 {
-            let rest = ByteRange::from_bounds(at, self.sources.len());
+            let rest = ByteRange::from_bounds(at, self.len);
             // The copying tells what is wrong.
-            let (class, len) = self.sources.look(rest).unwrap_or_else(|_| {
+            let (class, len) = self.walk.look(rest).unwrap_or_else(|_| {
                 (Class::Data, if self.salvage { SECTOR.min(rest.len) } else { rest.len })
             });
             let class = if class == Class::Zero && self.fill { Class::Data } else { class };

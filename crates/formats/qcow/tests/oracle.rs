@@ -129,7 +129,7 @@ fn damage(oracle: &Oracle, seed: u64) {
     let mut rng = Rng::new(seed);
     let subject = FormatSubject::new(&DRIVER, 4 << 20, &[]);
     let memory = subject.fresh();
-    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(|disk| Arc::clone(disk) as _).collect();
+    let shared = diskimg_testkit::shared(&memory);
     let opened = subject.open(&shared, true).unwrap().device;
     for at in [0, (2 << 20) + 8192] {
         opened.write_at(at, &[7; 12_288]).unwrap();

@@ -76,6 +76,11 @@ impl Qcow2 {
                 Some(run) if run.kind.continues(run.len, piece.kind) => run.len += piece.len,
                 Some(_) => break,
             }
+            // What ended before its slice did is not continued by the next.
+            let end = rest.start + piece.len;
+            if !end.is_multiple_of(state.l2_slice_coverage()) {
+                break;
+            }
         }
         Ok(found.unwrap_or(Run { len: range.len, kind: RunKind::Absent }))
     }

@@ -102,17 +102,18 @@ fn refcount_size(geo: &Geometry, clusters: u64) -> u64 {
 /// Bytes of the clusters that hold data of `source`.
 fn allocated(source: &dyn BlockDevice, cluster: u64) -> Result<u64> {
     let len = source.len();
-    let (mut at, mut data) = (0, 0);
-    while at < len {
-        let extent = source.extent_at(ByteRange::from_bounds(at, len))?;
-        let mut end = at.saturating_add(extent.len.max(1));
+    // Up to where clusters were looked at: those that hold any data are counted whole.
+    let (mut seen, mut data) = (0, 0);
+    source.each_extent(ByteRange::new(0, len), &mut |at, extent| {
         let flags = extent.flags.as_listed();
-        if !flags.contains(ExtentFlags::ZERO) && flags.contains(ExtentFlags::DATA) {
-            end = align_up(end, cluster).unwrap_or(u64::MAX);
-            data += end - at / cluster * cluster;
+        let end = at.saturating_add(extent.len);
+        if end > seen && !flags.contains(ExtentFlags::ZERO) && flags.contains(ExtentFlags::DATA) {
+            let start = at.max(seen);
+            seen = align_up(end, cluster).unwrap_or(u64::MAX);
+            data += seen - start / cluster * cluster;
         }
-        at = end;
-    }
+        Ok(())
+    })?;
     Ok(data)
 }
 

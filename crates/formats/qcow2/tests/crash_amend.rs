@@ -63,8 +63,7 @@ fn survives(create: &[&'static str], changes: &[&str]) {
     let prepare = contents();
     let (disks, bytes) = crash::prepared(&subject, &prepare);
     let recorder = Recorder::new();
-    let shared: Vec<Arc<dyn BlockDevice>> =
-        disks.into_iter().map(|bytes| recorder.device(bytes) as Arc<dyn BlockDevice>).collect();
+    let shared = recorder.devices(disks);
     changes.iter().for_each(|change| amend(&subject, &shared, change).unwrap());
     let scenario = Scenario {
         name: "amend",

@@ -162,8 +162,7 @@ fn whole(device: &dyn BlockDevice) -> Vec<u8> {
 fn explore(options: &[&'static str], seed: u64) {
     let (disks, bytes) = crash::prepared(&subject(options, "a"), &contents());
     let recorder = Recorder::new();
-    let shared: Vec<Arc<dyn BlockDevice>> =
-        disks.into_iter().map(|bytes| recorder.device(bytes) as Arc<dyn BlockDevice>).collect();
+    let shared = recorder.devices(disks);
     let mut ends = Vec::new();
     for step in STEPS {
         change(options, &shared, step);

@@ -111,17 +111,14 @@ fn bytes_of(disks: &[Arc<MemDevice>]) -> Vec<Vec<u8>> {
     disks.iter().map(|disk| disk.to_vec()).collect()
 }
 
-fn shared(disks: &[Arc<MemDevice>]) -> Vec<Arc<dyn BlockDevice>> {
-    disks.iter().map(|disk| Arc::clone(disk) as _).collect()
-}
-
 fn ours_judged_by_theirs(oracle: &Oracle, options: &'static [&'static str], size: u64, seed: u64) {
     let subject = subject(options, size);
     let unit = Session::in_memory(&subject).opened().device.limits().write_unit.max(512);
     let ops = OpMix::all(size * 2).script(seed, 200, size, unit);
     run_shrinking(&ops, |ops| {
         let disks = subject.fresh();
-        let mut session = Session::open(&subject, shared(&disks), subject.initial(), || 0).unwrap();
+        let mut session =
+            Session::open(&subject, diskimg_testkit::shared(&disks), subject.initial(), || 0).unwrap();
         for op in ops {
             session.must(op);
         }
@@ -217,7 +214,7 @@ fn theirs_continued_by_us(oracle: &Oracle, options: &'static [&'static str], siz
     let read = |name: &&str| Arc::new(MemDevice::from(std::fs::read(folder.path().join(name)).unwrap()));
     let disks: Vec<Arc<MemDevice>> = subject.disks().iter().map(read).collect();
 
-    let mut session = Session::open(&subject, shared(&disks), contents, || 0).unwrap();
+    let mut session = Session::open(&subject, diskimg_testkit::shared(&disks), contents, || 0).unwrap();
     session.verify_all();
     session.check_clean(0).unwrap();
     let unit = session.opened().device.limits().write_unit.max(512);

@@ -61,7 +61,7 @@ fn damaged(seed: u64) -> Vec<u8> {
     let size = 9 << 20;
     let subject = FormatSubject::new(&DRIVER, size, &["cluster_size=4k", "table_size=2"]);
     let memory = subject.fresh();
-    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(|disk| Arc::clone(disk) as _).collect();
+    let shared = diskimg_testkit::shared(&memory);
     let opened = subject.open(&shared, true).unwrap().device;
     for at in [0, 5 << 20, (8 << 20) + 8192] {
         opened.write_at(at, &[7; 12_288]).unwrap();

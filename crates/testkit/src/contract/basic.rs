@@ -131,7 +131,7 @@ pub fn read_only_refuses(subject: &FormatSubject) {
     let before: Vec<Vec<u8>> = subject.fresh().iter().map(|disk| disk.to_vec()).collect();
     let memory: Vec<Arc<MemDevice>> =
         before.iter().map(|bytes| Arc::new(MemDevice::read_only(bytes.clone()))).collect();
-    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(|disk| Arc::clone(disk) as _).collect();
+    let shared = crate::subject::shared(&memory);
     let opened = must(subject, "open read-only", subject.open(&shared, false));
     let image = &opened.layers[0];
     let range = ByteRange::new(0, image.limits().write_unit.min(subject.size));

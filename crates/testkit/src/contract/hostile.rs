@@ -41,7 +41,7 @@ pub struct HostileReport {
 #[must_use]
 pub fn hostile_image(subject: &FormatSubject) -> Vec<Vec<u8>> {
     let memory = subject.fresh();
-    let shared: Vec<Arc<dyn BlockDevice>> = memory.iter().map(|disk| Arc::clone(disk) as _).collect();
+    let shared = crate::subject::shared(&memory);
     let mut session = Session::open(subject, shared, subject.initial(), || 0).expect("open");
     let unit = session.opened().device.limits().write_unit.max(512);
     session.must(&Op::Compress(0, 1));

@@ -103,6 +103,11 @@ impl State {
         Ok(Some(SliceView { bytes, table, first: number * per_slice, entry_size }))
     }
 
+    /// Guest bytes that one slice maps.
+    pub(crate) fn l2_slice_coverage(&self) -> u64 {
+        self.l2_per_slice() << self.geo.cluster_bits
+    }
+
     /// The entry of guest cluster `cluster`.
     pub(super) fn entry(&self, cluster: u64) -> Result<L2Entry, Miss> {
         let offset = cluster << self.geo.cluster_bits;

@@ -6,7 +6,8 @@
 //!
 //! Lock order: the write-back lock, then the state.
 //!
-//! Memory: L2 slices [`L2_CACHE`], refcount slices [`REFCOUNT_CACHE`], and the L1 and refcount tables as they are.
+//! Memory: L2 slices at most [`L2_CACHE`], refcount slices [`REFCOUNT_CACHE`], both [`FIRST_CACHE`] for who walks along
+//! the tables once; and the L1 and refcount tables as they are.
 
 mod alloc;
 mod any_table;
@@ -58,7 +59,11 @@ use write_back::Released;
 const L2_CACHE: u64 = 8 << 20;
 /// Bytes of refcount slices kept.
 const REFCOUNT_CACHE: u64 = 4 << 20;
-/// Slices kept at least: more than two whole tables of the largest clusters, so that one can be copied.
+/// Bytes of slices of either kind that are kept at first.
+const FIRST_CACHE: u64 = 1 << 20;
+/// Slices that are kept at first, at least.
+const FIRST_SLICES: u64 = 8;
+/// Slices kept in the end, at least: more than two whole tables of the largest clusters, so that one can be copied.
 const MIN_SLICES: u64 = 80;
 
 /// The two kinds of tables that are cached in slices.
@@ -161,6 +166,7 @@ impl Meta {
     pub(crate) fn new(parts: MetaParts) -> Self {
         let geo = parts.header.geometry();
         let slots = |bytes: u64| to_usize((bytes / geo.slice_size()).max(MIN_SLICES));
+        let first = to_usize((FIRST_CACHE / geo.slice_size()).max(FIRST_SLICES));
         let mut index = MetadataIndex {
             checked: parts.checked,
             fixed: FixedAreas::new(parts.fixed),
@@ -177,8 +183,8 @@ impl Meta {
             l1: MemTable::new(parts.header.l1_offset, parts.l1),
             reftable: MemTable::new(parts.header.reftable_offset, parts.reftable),
             header: parts.header,
-            l2: SliceCache::new(slots(L2_CACHE)),
-            refs: SliceCache::new(slots(REFCOUNT_CACHE)),
+            l2: SliceCache::growing(first, slots(L2_CACHE)),
+            refs: SliceCache::growing(first, slots(REFCOUNT_CACHE)),
             alloc: Allocator::new(parts.hole_rules),
             index,
             released: Vec::new(),

@@ -1,18 +1,22 @@
 //! Refcounts of host clusters (specification, "Host cluster management"): packed entries, and who holds them.
 
-use diskimg_core::{Error, to_usize};
+use diskimg_core::{Error, is_zero, to_usize};
 
 use super::{Clusters, Miss, State, Which, hex};
 use crate::entry::REFTABLE_RESERVED;
 
 /// Entry `index` of a slice of refcounts that are `1 << order` bits wide.
 pub(crate) fn read_packed(slice: &[u8], order: u32, index: usize) -> u64 {
-    let wide = |bytes: usize| {
-        let part = slice.get(index * bytes..(index + 1) * bytes).unwrap_or_default();
-        part.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
-    };
-    if order >= 3 {
-        return wide(1 << (order - 3));
+    fn wide<const BYTES: usize>(slice: &[u8], index: usize) -> u64 {
+        let entry = slice.as_chunks::<BYTES>().0.get(index);
+        entry.map_or(0, |entry| entry.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    }
+    match order {
+        3 => return wide::<1>(slice, index),
+        4 => return wide::<2>(slice, index),
+        5 => return wide::<4>(slice, index),
+        6 => return wide::<8>(slice, index),
+        _ => {}
     }
     let per_byte = 8 >> order;
     let byte = slice.get(index / per_byte).copied().unwrap_or(0);
@@ -37,6 +41,31 @@ pub(crate) fn write_packed(slice: &mut [u8], order: u32, index: usize, value: u6
         let low = value.to_le_bytes().first().copied().unwrap_or(0) & mask;
         *byte = *byte & !(mask << shift) | low << shift;
     }
+}
+
+/// How many entries of a slice of refcounts are not 0.
+pub(super) fn count_used(slice: &[u8], order: u32) -> usize {
+    fn of_bytes<const N: usize>(slice: &[u8]) -> usize {
+        slice.as_chunks::<N>().0.iter().filter(|entry| **entry != [0; N]).count()
+    }
+    match order {
+        _ if is_zero(slice) => 0,
+        3 => of_bytes::<1>(slice),
+        4 => of_bytes::<2>(slice),
+        5 => of_bytes::<4>(slice),
+        6 => of_bytes::<8>(slice),
+        _ => (0..(slice.len() * 8) >> order).filter(|index| read_packed(slice, order, *index) != 0).count(),
+    }
+}
+
+/// The last entry of a slice of refcounts that is not 0.
+pub(super) fn last_used(slice: &[u8], order: u32) -> Option<usize> {
+    let byte = slice.iter().rposition(|byte| *byte != 0).filter(|_| !is_zero(slice))?;
+    let entries = match order.checked_sub(3) {
+        Some(wide) => byte >> wide..(byte >> wide) + 1,
+        None => byte << (3 - order)..(byte + 1) << (3 - order),
+    };
+    entries.rev().find(|index| read_packed(slice, order, *index) != 0)
 }
 
 /// Where a cluster's refcount stands: the slice's host offset and the index in it.
@@ -208,6 +237,21 @@ mod tests {
             for index in 0..count {
                 let wanted = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) & max;
                 assert_eq!(read_packed(&slice, order, index), wanted, "order {order}, index {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_used_is_found_in_every_width() {
+        for order in 0..=6 {
+            let count = (1024 * 8) >> order;
+            for used in
+                [vec![], vec![0], vec![count - 1], vec![0, 1, 5, 13], vec![3, count / 2, count / 2 + 1]]
+            {
+                let mut slice = vec![0; 1024];
+                used.iter().for_each(|index| write_packed(&mut slice, order, *index, 1));
+                let found = (count_used(&slice, order), last_used(&slice, order));
+                assert_eq!(found, (used.len(), used.last().copied()), "order {order}: {used:?}");
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use diskimg_core::{Result, is_zero, to_usize};
 
-use super::refcounts::read_packed;
+use super::refcounts::{count_used, last_used, read_packed};
 use super::{Clusters, Meta, Miss, State, Which};
 
 impl State {
@@ -48,13 +48,7 @@ impl Meta {
         let (order, per_slice) = self.refcount_layout();
         let mut counted = 0;
         for first in (0..self.file_clusters()).step_by(to_usize(per_slice)) {
-            let here = self.survey(first, |slice, count| {
-                if is_zero(slice) {
-                    0
-                } else {
-                    (0..count).filter(|index| read_packed(slice, order, *index) != 0).count()
-                }
-            })?;
+            let here = self.survey(first, |slice, _| count_used(slice, order))?;
             counted += here.unwrap_or(0) as u64;
             if counted >= threshold {
                 return Ok(true);
@@ -68,13 +62,7 @@ impl Meta {
         let (order, per_slice) = self.refcount_layout();
         for number in (0..self.file_clusters().div_ceil(per_slice)).rev() {
             let first = number * per_slice;
-            let last = self.survey(first, |slice, count| {
-                if is_zero(slice) {
-                    None
-                } else {
-                    (0..count).rev().find(|index| read_packed(slice, order, *index) != 0)
-                }
-            })?;
+            let last = self.survey(first, |slice, _| last_used(slice, order))?;
             if let Some(index) = last.flatten() {
                 return Ok((first + index as u64 + 1) << self.geo.cluster_bits);
             }
