@@ -89,7 +89,7 @@ fn bounded(dir: &Path, line: &str) {
     assert!(done.status.success() && stderr.is_empty(), "{line}: {} {stderr}", done.status);
 }
 
-/// The images are terabytes long, and have several times more metadata than the program may hold.
+/// Terabytes with next to nothing in them, one image allocated in advance, and one with more tables than may be held.
 #[test]
 fn the_memory_of_a_conversion_does_not_grow_with_the_image() {
     let dir = tempfile::tempdir().expect("a folder");
