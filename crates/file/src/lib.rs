@@ -1,8 +1,9 @@
 //! Host files and block devices for diskimg: positional I/O, holes, locks, O_DIRECT, copies within the host.
 //!
 //! This is the only crate that talks to the kernel about files. Formats never use it: they get a device. Programs open a
-//! file with [`FileOptions`], or put the protocols [`FILE`], [`HOST_DEVICE`], [`NULL_CO`] and [`NULL_AIO`] in a registry. What comes
-//! through a pipe is read by [`Pipe`].
+//! file with [`FileOptions`], or put the protocols [`FILE`], [`HOST_DEVICE`],
+//! [`HOST_CDROM`], [`NULL_CO`] and [`NULL_AIO`] in a registry. What comes through a pipe is
+//! read by [`Pipe`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod copy;
@@ -23,4 +24,4 @@ mod zero;
 pub use device::FileDevice;
 pub use open::{FileOptions, Locking};
 pub use pipe::{Pipe, is_pipe, pipe_output};
-pub use protocol::{FILE, HOST_DEVICE, NULL_AIO, NULL_CO};
+pub use protocol::{FILE, HOST_CDROM, HOST_DEVICE, NULL_AIO, NULL_CO};
