@@ -94,6 +94,14 @@ impl<'a> Sources<'a> {
         self.parts.last().map_or(0, |part| part.range.end())
     }
 
+    /// A walk over a disk of which the layers below the scope are not copied.
+    fn walk(&self, node: &'a Node) -> StatusWalk<'a> {
+        match self.scope {
+            Scope::Above(base) | Scope::Between(Some(base)) => node.status_walk().asking_above(base),
+            Scope::All | Scope::Between(None) | Scope::Unlike(_) => node.status_walk(),
+        }
+    }
+
     /// The source that has byte `at`.
     fn part_at(&self, at: u64) -> Option<&Part<'a>> {
         let next = self.parts.partition_point(|part| part.range.end() <= at);
@@ -313,7 +321,7 @@ impl<'a> SourceWalk<'a> {
         let Some(part) = self.sources.part_at(range.start) else { return Ok(None) };
         let start = part.range.start;
         if self.part.as_ref().is_none_or(|(known, _)| *known != start) {
-            self.part = Some((start, part.node.status_walk().asking(self.asking)));
+            self.part = Some((start, self.sources.walk(part.node).asking(self.asking)));
         }
         let Some((_, walk)) = &mut self.part else { return Ok(None) };
         let within = range.intersect(part.range);
