@@ -210,4 +210,9 @@ fn empty_image() {
     let expected = "[{ \"start\": 0, \"length\": 136363130880, \"depth\": 0, \"present\": true, \"zero\": true, \
                     \"data\": false, \"compressed\": false}]\n";
     assert_eq!(map, expected);
+    // What it reads as, by both: the oracle finds ours equal to a file of zeros, and ours the oracle's.
+    must(OURS, folder.path(), &["convert", "-f", "vpc", "-O", "raw", name, "ours.raw"]);
+    assert_eq!(std::fs::metadata(folder.path().join("ours.raw")).unwrap().len(), 136_363_130_880);
+    must("qemu-img", folder.path(), &["compare", "-f", "vpc", "-F", "raw", name, "ours.raw"]);
+    must(OURS, folder.path(), &["compare", "-f", "vpc", "-F", "raw", name, "ours.raw"]);
 }

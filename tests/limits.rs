@@ -89,7 +89,7 @@ fn bounded(dir: &Path, line: &str) {
     assert!(done.status.success() && stderr.is_empty(), "{line}: {} {stderr}", done.status);
 }
 
-/// The images are terabytes long, and have several times more metadata than the program may hold.
+/// Terabytes with next to nothing in them, one image allocated in advance, and one with more tables than may be held.
 #[test]
 fn the_memory_of_a_conversion_does_not_grow_with_the_image() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -202,4 +202,29 @@ fn completions_and_pages_are_made() {
     fs::write(dir.join("c"), quiet(dir, 20, "--generate=completions bash")).expect("written");
     let checked = Command::new("bash").args(["-n", "c"]).current_dir(dir).status();
     assert!(checked.is_err() || checked.is_ok_and(|status| status.success()));
+}
+
+/// Bitmaps are stored when the image is closed: a failure of that is one of the command.
+#[test]
+fn bitmaps_that_can_not_be_stored_fail_the_command() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    quiet(dir, 20, "create -f qcow2 a.qcow2 64M");
+    let before = fs::read(dir.join("a.qcow2")).expect("an image");
+    // Without the signal, a write behind the limit of the file's size is an error like others.
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", before.len().div_ceil(512));
+    for line in ["bitmap --add a.qcow2 b", "bitmap --add --disable -g 64k a.qcow2 b"] {
+        let done = Command::new("sh")
+            .args(["-c", &script, "sh", PROGRAM])
+            .args(line.split(' '))
+            .current_dir(dir)
+            .output()
+            .expect("sh is there");
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{line}: {stderr}");
+        assert!(stderr.contains("File too large"), "{line}: {stderr}");
+        quiet(dir, 20, "check a.qcow2");
+        assert!(!quiet(dir, 20, "info a.qcow2").contains("bitmaps:"), "{line}");
+    }
+    quiet(dir, 20, "bitmap --add a.qcow2 b");
 }

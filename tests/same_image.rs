@@ -23,10 +23,10 @@ use diskimg::engine::{compare, convert};
 use diskimg::prelude::*;
 use diskimg_testkit::Rng;
 
-/// Threads: one, two, odd, many, more than there are units of work for.
+/// Threads: one, two, odd, many, more than there are processors.
 const WORKERS: [usize; 5] = [1, 2, 3, 8, 16];
 
-/// Length of the disk: 17 units of the pipeline, the last of them not whole.
+/// Length of the disk: more units of the pipeline than threads, the last of them not whole.
 const LEN: u64 = (8 << 20) + 300 * 1024 + 512;
 
 /// A format, options of a new image, and what opens it.

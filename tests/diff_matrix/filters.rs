@@ -1,6 +1,6 @@
 //! Filters that `--image-opts`, `json:` and names put over images and files.
 
-use crate::support::case::{Case, Files, Fixture};
+use crate::support::case::{Case, EMPTY, Files, Fixture};
 use crate::support::suite::group;
 
 /// All tables of this file.
@@ -8,6 +8,11 @@ pub fn cases() -> Vec<Case> {
     let mut all: Vec<Case> = SPECS.iter().flat_map(|spec| spec_cases(spec)).collect();
     all.extend(group("filters", DISKS, NAMES));
     all.extend(group("filters", DISKS, THROTTLE));
+    all.extend(group("filters", DISKS, REFUSED));
+    all.extend(group("filters", CHAIN, FAILING));
+    all.extend(group("filters", CHAIN, BEGUN).into_iter().map(|case| case.files(Files::AnyLength)));
+    all.extend(group("filters", DESCRIPTORS, PLACES).into_iter().map(|case| case.files(Files::Drawn)));
+    all.extend(unreadable_headers());
     all.extend(group("filters", DISKS, DATA).into_iter().map(|case| case.files(Files::AnyLength)));
     all
 }
@@ -43,7 +48,147 @@ const DISKS: Fixture = Fixture {
              text empty.conf 0 '# nothing\\n'",
 };
 
+/// A chain of three, and what a request to read or write the guest's bytes fails with.
+const CHAIN: Fixture = Fixture {
+    name: "chain",
+    pick: false,
+    script: "create -f qcow2 base.q 2M
+             io base.q 'write -P 1 0 1M'
+             create -f qcow2 -b base.q -F qcow2 mid.q 2M
+             io mid.q 'write -P 2 512k 1M'
+             create -f qcow2 new.q 2M
+             io new.q 'write -P 7 256k 1M'
+             create -f raw r.raw 2M
+             fill r.raw 0 2M 9
+             create -f qcow2 small.q 1M
+             text read.conf 0 '[inject-error]\\nevent = \"read_aio\"\\nerrno = \"5\"\\n'
+             text once.conf 0 '[inject-error]\\nevent = \"read_aio\"\\nerrno = \"28\"\\nonce = \"on\"\\n'
+             text write.conf 0 '[inject-error]\\nevent = \"write_aio\"\\nerrno = \"28\"\\nonce = \"on\"\\n'",
+};
+
+const FAILING: &[&str] = &[
+    "rebase -u -b blkdebug:read.conf:base.q -F qcow2 mid.q && rebase -b new.q -F qcow2 mid.q",
+    "rebase -u -b blkdebug:once.conf:base.q -F qcow2 mid.q && rebase -b '' mid.q",
+    "rebase -b blkdebug:once.conf:r.raw -F raw mid.q",
+    "rebase -b '' blkdebug:read.conf:mid.q",
+    "rebase -u -b blkdebug:read.conf:base.q -F qcow2 mid.q && commit mid.q",
+    "rebase -u -b blkdebug:read.conf:base.q -F qcow2 mid.q && convert -O raw mid.q out.raw",
+    "rebase -u -b blkdebug:read.conf:base.q -F qcow2 mid.q && dd -O raw bs=64k if=mid.q of=out.raw",
+    "rebase -u -b blkdebug:read.conf:base.q -F qcow2 mid.q && compare mid.q new.q",
+    "rebase -u -b blkdebug:read.conf:base.q -F qcow2 mid.q && bench -c 1 -o 1M mid.q",
+    "bench -c 1 blkdebug:read.conf:new.q",
+    "bench -c 1 -o 256k blkdebug:read.conf:new.q",
+    "convert -n -O qcow2 small.q blkdebug:read.conf:mid.q",
+    "compare blkdebug:read.conf:new.q small.q",
+    "compare small.q blkdebug:read.conf:r.raw",
+    "compare -f raw -F qcow2 blkdebug:read.conf:r.raw small.q",
+    "io small.q 'write -P 7 256k 768k' && compare blkdebug:read.conf:new.q new.q",
+];
+
+/// What leaves an image half changed, which reads as before.
+const BEGUN: &[&str] =
+    &["rebase -b '' blkdebug:write.conf:mid.q", "rebase -b blkdebug:read.conf:new.q -F qcow2 mid.q"];
+
+/// What a disk longer than another says, where its rest can't be read, and names that need a folder.
+const DESCRIPTORS: Fixture = Fixture {
+    name: "descriptors",
+    pick: false,
+    script: "create -f vmdk -o subformat=monolithicFlat flat.vmdk 1M
+             create -f vmdk a.vmdk 1M
+             create -f raw r.raw 1M
+             create -f qcow2 -b r.raw -F raw o.qcow2
+             create -f raw same.raw 512k
+             text tail.conf 0 '[inject-error]\\nevent = \"none\"\\niotype = \"read\"\\nsector = \"1400\"\\n'
+             fill r.raw 700k 64k 3",
+};
+
+const PLACES: &[&str] = &[
+    "info --image-opts driver=vmdk,file.driver=quorum,file.vote-threshold=1,file.children.0.driver=file,file.children.0.filename=flat.vmdk",
+    "info --image-opts driver=vmdk,file.driver=blkverify,file.raw.filename=flat.vmdk,file.test.driver=file,file.test.filename=flat.vmdk",
+    "map --image-opts driver=vmdk,file.driver=blkdebug,file.image.filename=flat.vmdk",
+    "info --image-opts driver=qcow2,file.driver=blkverify,file.raw.filename=o.qcow2,file.test.driver=file,file.test.filename=o.qcow2",
+    "create -f vmdk -b \"json:{'driver':'vmdk','file':{'driver':'file','filename':'a.vmdk'}}\" -F vmdk o.vmdk && map o.vmdk",
+    "create -u -f vmdk -b \"json:{'driver':'vmdk','file':{'driver':'file','filename':'a.vmdk'}}\" -F vmdk o.vmdk 1M && map o.vmdk",
+    "create -f vmdk -b \"json:{'driver':'vmdk','file':{'driver':'file','filename':'nosuch'}}\" -F vmdk o.vmdk",
+    "create -f vmdk -b \"json:{}\" -F vmdk o.vmdk",
+    "create -f qcow2 -o data_file=blkdebug::d.raw x.qcow2 1M",
+    "compare -f raw -F raw blkdebug:tail.conf:r.raw same.raw",
+    "compare -q -f raw -F raw same.raw blkdebug:tail.conf:r.raw",
+];
+
+/// Drivers that a command has little use for, and what is said of them.
+const REFUSED: &[&str] = &[
+    "create -f blklogwrites x 1M",
+    "convert -O snapshot-access r.raw x",
+    "measure -O replication r.raw",
+    "amend -f blklogwrites -o help",
+    "create -f raw -o help null-co:x",
+    "create -f raw -o help host_cdrom:x",
+    "create -f host_cdrom -o help",
+    "create -f host_cdrom x 1M",
+    "create -f raw host_cdrom:x 1M",
+    "convert -O host_cdrom r.raw x",
+    "info host_cdrom:r.raw",
+    "info host_cdrom:/dev/null",
+    "info --output=json --image-opts driver=host_cdrom,filename=/dev/null",
+    "info -f snapshot-access r.raw",
+    "map -f snapshot-access r.raw",
+    "convert -f snapshot-access -O raw r.raw x",
+    "compare -f snapshot-access -F raw r.raw r.raw",
+    "measure -f snapshot-access -O qcow2 r.raw",
+    "bench -c 1 -f snapshot-access r.raw",
+    "resize -f snapshot-access r.raw 4M",
+    "create -f qcow2 -b r.raw -F snapshot-access o.qcow2",
+    "rebase -u -b r.raw -F throttle empty.qcow2 && rebase -u -b r.raw -F blklogwrites empty.qcow2",
+    "map --image-opts driver=replication,mode=primary,file.driver=qcow2,file.file.filename=q.qcow2",
+    "convert -O raw --image-opts driver=blklogwrites,file.driver=qcow2,file.file.filename=q.qcow2,log.driver=file,log.filename=long.raw x",
+    "bench -w -c 2 -d 1 --flush-interval=1 --pattern=5 --image-opts driver=blklogwrites,file.driver=file,file.filename=r.raw,log.driver=file,log.filename=long.raw",
+];
+
+/// A format's file that can't be read when it is opened.
+fn unreadable_headers() -> Vec<Case> {
+    const FORMATS: [&str; 8] = ["qcow2", "qcow", "qed", "vdi", "vmdk", "vpc", "vhdx", "parallels"];
+    let rule = "blkdebug:fail.conf:disk";
+    let mut all = Vec::new();
+    let setup = "create -f raw disk 1M
+                 text fail.conf 0 '[inject-error]\\nevent = \"none\"\\niotype = \"read\"\\nerrno = \"28\"\\n'";
+    for format in FORMATS {
+        let line = format!("info -f {format} {rule}");
+        all.push(Case::new(format!("filters/unreadable header of {format}"), EMPTY, &line).with(setup));
+    }
+    all
+}
+
 const SPECS: &[&str] = &[
+    "driver=blklogwrites",
+    "driver=blklogwrites,file.filename=r.raw",
+    "driver=blklogwrites,file.filename=r.raw,log.filename=long.raw",
+    "driver=blklogwrites,file.driver=qcow2,file.file.filename=q.qcow2,log.filename=long.raw",
+    "driver=qcow2,file.driver=blklogwrites,file.file.filename=q.qcow2,file.log.filename=long.raw",
+    "driver=blklogwrites,file.filename=r.raw,log.filename=long.raw,log-sector-size=4096",
+    "driver=blklogwrites,file.filename=r.raw,log.filename=long.raw,log-sector-size=3",
+    "driver=blklogwrites,file.filename=r.raw,log.filename=long.raw,log-sector-size=16M",
+    "driver=blklogwrites,file.filename=r.raw,log.filename=long.raw,log-append=on",
+    "driver=blklogwrites,file.filename=r.raw,log.filename=long.raw,log-append=on,log-sector-size=512",
+    "driver=blklogwrites,file.filename=r.raw,log.filename=long.raw,log-append=x",
+    "driver=blklogwrites,file.filename=r.raw,log.filename=long.raw,log-super-update-interval=x",
+    "driver=blklogwrites,file.filename=r.raw,log.filename=long.raw,log-super-update-interval=0",
+    "driver=blklogwrites,file.filename=r.raw,log.filename=long.raw,foo=1",
+    "driver=snapshot-access",
+    "driver=snapshot-access,file.filename=r.raw",
+    "driver=snapshot-access,file.filename=r.raw,foo=1",
+    "driver=snapshot-access,file.driver=qcow2,file.file.filename=q.qcow2",
+    "driver=qcow2,file.driver=snapshot-access,file.file.filename=q.qcow2",
+    "driver=replication",
+    "driver=replication,file.filename=r.raw",
+    "driver=replication,file.driver=qcow2,file.file.filename=q.qcow2,mode=primary",
+    "driver=replication,file.driver=qcow2,file.file.filename=q.qcow2,mode=primary,top-id=x",
+    "driver=replication,file.driver=qcow2,file.file.filename=q.qcow2,mode=secondary",
+    "driver=replication,file.driver=qcow2,file.file.filename=q.qcow2,mode=secondary,top-id=x",
+    "driver=replication,file.driver=qcow2,file.file.filename=q.qcow2,mode=foo",
+    "driver=replication,file.driver=qcow2,file.file.filename=q.qcow2,mode=primary,foo=1",
+    "driver=host_cdrom",
+    "driver=host_cdrom,filename=r.raw",
     "driver=blkdebug",
     "driver=blkdebug,image=foo",
     "driver=blkdebug,file.driver=file,file.filename=r.raw",

@@ -58,7 +58,8 @@ pub(crate) fn open_filter(
             format!("Block format '{name}' does not support the option '{unknown}'")
         }));
     }
-    let filename = nodes.first().map(|(_, node)| node.filename().to_owned()).unwrap_or_default();
+    let first = nodes.first().filter(|_| filter.has_folder);
+    let filename = first.map(|(_, node)| node.filename().to_owned()).unwrap_or_default();
     Ok(NodeParts {
         image,
         shown: show(filter, &given, &nodes),

@@ -58,7 +58,7 @@ pub struct NodeParts {
     pub children: Vec<(String, Node)>,
     /// It is a filter whose only child answers for what is stored where.
     pub transparent: bool,
-    /// A filter below it that is told of the user's requests.
+    /// A filter below it is told of the user's requests.
     pub(crate) watched: Option<Opened>,
     /// How it is used.
     pub mode: NodeMode,
@@ -161,13 +161,14 @@ impl Node {
     #[must_use]
     pub fn assemble(parts: NodeParts, below: Option<Self>) -> Self {
         let image: Arc<dyn Image> = Arc::clone(&parts.image);
-        let layer = Device::with_mode(as_device(&image), parts.mode.read_only, false);
-        let stack = Arc::new(Stack::new(image, below.clone(), parts.mode.stack));
-        let disk: Arc<dyn BlockDevice> = match &parts.watched {
-            Some(opened) => Arc::new(Watched { stack, opened: opened.clone() }),
-            None => stack,
-        };
-        let device = Device::with_mode(disk, parts.mode.read_only, parts.mode.write_through);
+        let mut door = as_device(&image);
+        let mut stack = Stack::new(image, below.clone(), parts.mode.stack);
+        if let Some(opened) = &parts.watched {
+            door = Arc::new(Watched { image: door, opened: opened.clone() });
+            stack = stack.behind(Arc::clone(&door));
+        }
+        let layer = Device::with_mode(door, parts.mode.read_only, false);
+        let device = Device::with_mode(Arc::new(stack), parts.mode.read_only, parts.mode.write_through);
         let name = parts.shown.name();
         Self(Arc::new(Inner { parts, name, label: None, layer, device, below }))
     }

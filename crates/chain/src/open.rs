@@ -171,7 +171,7 @@ fn open_requested(ctx: &Context, mut request: Request, seen: &mut Vec<String>) -
 }
 
 /// Turns a `json:` name into options; options given besides it win.
-fn absorb_json(request: &mut Request) -> Result<()> {
+pub(crate) fn absorb_json(request: &mut Request) -> Result<()> {
     let Some(name) = request.name.take_if(|name| name.starts_with(JSON_PREFIX)) else { return Ok(()) };
     let mut options = parse_json(&name)?;
     for (name, value) in request.options.iter() {
@@ -361,7 +361,7 @@ fn open_format(
     };
     let shown = show_format(format, &request.options, &storage);
     let name = shown.name();
-    let opener = ChainOpener::new(ctx, &storage.filename, request.usage);
+    let opener = ChainOpener::new(ctx, &storage.filename, request.usage).inside(storage.inside.as_ref());
     // Who says that it is not to be read-only wants to hear it of a format that can't be anything else.
     let insists = generic.read_only == Some(false);
     let image = (format.open)(OpenContext {
@@ -376,7 +376,8 @@ fn open_format(
         options: &mut request.options,
         opener: &opener,
         notices: ctx.notices.clone(),
-    })?;
+    })
+    .map_err(|error| in_file(error, &storage.shown))?;
     let below = find_below(ctx, &mut request, &*image, &storage.filename)?;
     if let Some(unknown) = first_unknown(&request.options) {
         let text = format!("Block format '{}' does not support the option '{unknown}'", format.name);
@@ -398,6 +399,12 @@ fn open_format(
         request: None,
     };
     Ok(Layer { parts, below })
+}
+
+/// What has no words but the host's is told with the name of the file.
+fn in_file(error: Error, file: &Shown) -> Error {
+    let bare = error.joined() == error.strerror();
+    if bare { error.context(format!("Could not open '{}'", file.name())) } else { error }
 }
 
 /// The displayed name: the file's where nothing else matters.

@@ -9,9 +9,10 @@ use diskimg_core::protocol::{LockSpec, ProtocolCreate};
 use diskimg_core::{BlockDevice, Error, Prealloc, Registry, Result, Secret};
 
 use crate::name::{gate_name, has_protocol, parse_protocol, resolve_backing};
+use crate::open::absorb_json;
 use crate::request::{Request, Trust, Usage};
 use crate::storage::open_storage;
-use crate::{Context, OpenOptions};
+use crate::{Context, Node, OpenOptions};
 
 /// The opener of one image.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct ChainOpener {
     ctx: Context,
     /// The file that holds the image.
     from: String,
+    /// The format or filter that the image is in, if that is not a file, and its displayed name.
+    inside: Option<(&'static str, String)>,
     usage: Usage,
     /// The image is being created: its references come from the user.
     creating: bool,
@@ -27,13 +30,18 @@ pub(crate) struct ChainOpener {
 impl ChainOpener {
     /// For an image that is used as `usage` says.
     pub(crate) fn new(ctx: &Context, from: &str, usage: Usage) -> Self {
-        Self { ctx: ctx.clone(), from: from.to_owned(), usage, creating: false }
+        Self { ctx: ctx.clone(), from: from.to_owned(), inside: None, usage, creating: false }
+    }
+
+    /// The same for an image inside another node.
+    pub(crate) fn inside(self, node: Option<&Node>) -> Self {
+        Self { inside: node.map(|node| (node.format(), node.name().to_owned())), ..self }
     }
 
     /// For an image that is being created.
     pub(crate) fn creating(ctx: &Context, from: &str) -> Self {
         let usage = Usage::new(&OpenOptions::write());
-        Self { ctx: ctx.clone(), from: from.to_owned(), usage, creating: true }
+        Self { ctx: ctx.clone(), from: from.to_owned(), inside: None, usage, creating: true }
     }
 
     /// What `name` refers to: parents and extents are named from the image's folder, an extent by its path alone.
@@ -50,14 +58,28 @@ impl ChainOpener {
         }
     }
 
+    /// Whoever refers to an image by `json:` means the file that holds it, as it does by a name.
+    fn take_file(&self, request: &mut Request) -> Result<()> {
+        absorb_json(request)?;
+        let is_format = |name: String| self.ctx.registry.format(&name).is_some();
+        let driver = request.options.get("driver").map(ToString::to_string);
+        let has_file = request.options.iter().any(|(name, _)| name.starts_with("file."));
+        if has_file && driver.is_none_or(is_format) {
+            request.options = request.options.take_child("file");
+        }
+        Ok(())
+    }
+
     /// Makes the file, empty.
     fn create(&self, trust: &Trust, name: &str) -> Result<()> {
+        let refused =
+            |driver: &str| Error::unsupported(format!("Driver '{driver}' does not support image creation"));
+        if let Some((filter, _)) = self.ctx.registry.filter_of_name(name) {
+            return Err(refused(filter.node.name));
+        }
         let (protocol, filename) = parse_protocol(&self.ctx.registry, name)?;
         trust.admit(&self.ctx, &gate_name(protocol.name, &filename))?;
-        let Some(create) = protocol.create else {
-            let text = format!("Driver '{}' does not support image creation", protocol.name);
-            return Err(Error::unsupported(text));
-        };
+        let create = protocol.create.ok_or_else(|| refused(protocol.name))?;
         create(&ProtocolCreate {
             filename: &filename,
             size: 0,
@@ -91,8 +113,22 @@ impl Opener for ChainOpener {
         let name = (!overridden && !name.is_empty()).then_some(resolved);
         let usage = Usage { write: mode.write, inside_format: true, ..self.usage };
         let lock = if mode.create { LockSpec::CREATE } else { self.usage.data_lock(mode.write) };
-        let request = Request { name, options, usage, trust, nesting: 0, opened: Opened::default() };
+        let mut request = Request { name, options, usage, trust, nesting: 0, opened: Opened::default() };
+        self.take_file(&mut request)?;
         Ok(open_storage(&self.ctx, request, Some(lock))?.device)
+    }
+
+    fn holder(&self) -> Option<&str> {
+        self.inside.as_ref().map(|(_, name)| name.as_str())
+    }
+
+    fn check_folder(&self) -> Result<()> {
+        match &self.inside {
+            Some((format, _)) if self.from.is_empty() => {
+                Err(Error::invalid(format!("Cannot generate a base directory for {format} nodes")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn registry(&self) -> Option<Registry> {

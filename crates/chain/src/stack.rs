@@ -53,6 +53,8 @@ impl Default for StackOptions {
 #[derive(Debug)]
 pub struct Stack {
     top: Arc<dyn Image>,
+    /// The top as its user's requests reach it; what it knows of its bytes is asked of itself.
+    door: Arc<dyn BlockDevice>,
     /// The top's own front end: keeps to its alignment.
     layer: Device,
     below: Option<Node>,
@@ -66,9 +68,15 @@ impl Stack {
     /// `top` over `below`.
     #[must_use]
     pub fn new(top: Arc<dyn Image>, below: Option<Node>, options: StackOptions) -> Self {
-        let device: Arc<dyn BlockDevice> = Arc::<dyn Image>::clone(&top);
+        let door: Arc<dyn BlockDevice> = Arc::<dyn Image>::clone(&top);
         let refused = first_refusal(&*top, below.as_ref()).map(|(depth, _)| depth);
-        Self { layer: Device::new(device), top, below, options, writers: RangeLock::default(), refused }
+        let layer = Device::new(Arc::clone(&door));
+        Self { top, door, layer, below, options, writers: RangeLock::default(), refused }
+    }
+
+    /// The same with `door` in front of the top for its user's requests.
+    pub(crate) fn behind(self, door: Arc<dyn BlockDevice>) -> Self {
+        Self { layer: Device::new(Arc::clone(&door)), door, ..self }
     }
 
     /// The error of the layer that does not accept what is below it, if `segment` was to be found there.
@@ -286,7 +294,7 @@ impl Stack {
             return Ok(());
         }
         let asked = whole.intersect(range);
-        match self.top.write_widened(Widened::Zeroes(whole, how), asked) {
+        match self.door.write_widened(Widened::Zeroes(whole, how), asked) {
             Err(error) if error.kind() == ErrorKind::Unsupported && how != ZeroMode::FastOnly => {
                 // The rest of it is zeros already.
                 self.write_zero_bytes(asked, unit)
@@ -360,7 +368,7 @@ impl BlockDevice for Stack {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         match self.below {
-            None => self.top.read_at(offset, buf),
+            None => self.door.read_at(offset, buf),
             Some(_) => self.read_joined(offset, buf),
         }
     }
@@ -380,7 +388,7 @@ impl BlockDevice for Stack {
         }
         let unit = self.unit();
         if unit == 1 {
-            return self.top.write_at(offset, buf);
+            return self.door.write_at(offset, buf);
         }
         let _alone = self.writers.lock(self.outer(range, unit));
         self.write_locked(range, buf, unit)
@@ -394,7 +402,7 @@ impl BlockDevice for Stack {
             if how == ZeroMode::MayUnmap && !self.options.unmap { ZeroMode::KeepAllocated } else { how };
         let unit = self.unit();
         if unit == 1 {
-            return self.top.write_zeroes(range, how);
+            return self.door.write_zeroes(range, how);
         }
         let _alone = self.writers.lock(self.outer(range, unit));
         self.zero_locked(range, how, unit)
@@ -407,11 +415,11 @@ impl BlockDevice for Stack {
             return Ok(());
         }
         let _alone = self.writers.lock(inner);
-        self.top.discard(inner)
+        self.door.discard(inner)
     }
 
     fn flush(&self) -> Result<()> {
-        self.top.flush()
+        self.door.flush()
     }
 
     fn set_len(&self, len: u64, prealloc: Prealloc) -> Result<()> {
@@ -448,7 +456,7 @@ impl BlockDevice for Stack {
         if range.is_empty() || self.inner(range, unit) != range {
             return Ok(None);
         }
-        let Some(reserved) = self.top.reserve(range)? else { return Ok(None) };
+        let Some(reserved) = self.door.reserve(range)? else { return Ok(None) };
         let pieces = reserved.pieces().to_vec();
         let publish = LockedPublish { reserved, writers: &self.writers, range };
         Ok(Some(Reservation::new(pieces, Box::new(publish))))
@@ -460,7 +468,7 @@ impl BlockDevice for Stack {
             return Ok(0);
         }
         let _alone = self.writers.lock(range);
-        self.top.copy_from(offset, source, len)
+        self.door.copy_from(offset, source, len)
     }
 
     fn allocated_len(&self) -> Result<Option<u64>> {

@@ -10,6 +10,7 @@ use crate::generic::{Generic, first_unknown, take_only_text};
 use crate::growing::Growing;
 use crate::kept::Kept;
 use crate::name::{DEFAULT_PROTOCOL, gate_name, parse_protocol};
+use crate::open::absorb_json;
 use crate::request::Request;
 use crate::shown::{Shown, ShownValue};
 use crate::{Context, Node};
@@ -31,6 +32,7 @@ pub(crate) struct Storage {
 ///
 /// `lock` is what a protocol's file gets; an image inside takes its own. `None`: no lock.
 pub(crate) fn open_storage(ctx: &Context, mut request: Request, lock: Option<LockSpec>) -> Result<Storage> {
+    absorb_json(&mut request)?;
     if let Some(driver) = take_only_text(&mut request.options, "driver") {
         return open_by_driver(ctx, &driver, request, lock);
     }

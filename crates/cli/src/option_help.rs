@@ -18,6 +18,7 @@ pub(crate) fn page(ctx: &Context, format: &str, filename: Option<&str>) -> Resul
         ));
     };
     let file = NewFile::locate(ctx, filename)?;
+    file.check()?;
     let help = ParsedOptions::new(&[maker.options(), file.create_options()]).help(OptUse::CREATE);
     Ok(format!("Supported options:\n{help}"))
 }

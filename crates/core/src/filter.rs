@@ -1,10 +1,12 @@
 //! [`FilterDriver`]: what stands between an image and what holds it, or in front of an image: a device over devices.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::device::BlockDevice;
 use crate::driver::FormatDriver;
@@ -39,43 +41,55 @@ impl Objects {
     }
 }
 
-/// Whether an image has been opened, and whether requests of its user are under way. Shared by all nodes of one opening.
+/// Whether an image has been opened, and which of its user's requests is under way. Shared by all nodes of one opening.
 #[derive(Clone, Debug, Default)]
-pub struct Opened(Arc<OpenedState>);
+pub struct Opened(Arc<AtomicBool>);
 
-#[derive(Debug, Default)]
-struct OpenedState {
-    opened: AtomicBool,
-    serving: AtomicUsize,
+/// A request that a layer has from its user, rather than what a format reads and writes for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Bytes are read.
+    Read,
+    /// Bytes or zeros are written, or discarded.
+    Write,
+    /// What was written becomes durable.
+    Flush,
+}
+
+thread_local! {
+    /// A request and all that it leads to run on one thread.
+    static ASKED: Cell<Option<Asked>> = const { Cell::new(None) };
 }
 
 /// A request of the user, until it is dropped.
 #[derive(Debug)]
-pub struct Serving<'a>(&'a OpenedState);
+pub struct Serving {
+    outer: Option<Asked>,
+    here: PhantomData<*const ()>,
+}
 
 impl Opened {
     /// All is open now.
     pub fn set(&self) {
-        self.0.opened.store(true, Ordering::Release);
+        self.0.store(true, Ordering::Release);
     }
 
-    /// A request of the user begins.
+    /// A request of the user reaches a layer.
     #[must_use]
-    pub fn serve(&self) -> Serving<'_> {
-        self.0.serving.fetch_add(1, Ordering::AcqRel);
-        Serving(&self.0)
+    pub fn serve(&self, asked: Asked) -> Serving {
+        Serving { outer: ASKED.replace(Some(asked)), here: PhantomData }
     }
 
-    /// True while the user's requests are under way.
+    /// The user's request that is under way on this thread.
     #[must_use]
-    pub fn is_serving(&self) -> bool {
-        self.0.opened.load(Ordering::Acquire) && self.0.serving.load(Ordering::Acquire) > 0
+    pub fn serving(&self) -> Option<Asked> {
+        ASKED.get().filter(|_| self.0.load(Ordering::Acquire))
     }
 }
 
-impl Drop for Serving<'_> {
+impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.serving.fetch_sub(1, Ordering::AcqRel);
+        ASKED.set(self.outer);
     }
 }
 
@@ -144,6 +158,8 @@ pub struct FilterDriver {
     pub roles: &'static [ChildRole],
     /// Reads do not change what a child's extents tell: `map` sees through it.
     pub is_transparent: bool,
+    /// Relative names in an image over it start from the folder of its first child.
+    pub has_folder: bool,
     /// Turns the rest of a name behind the prefix into options.
     pub parse_name: fn(&str, &mut RuntimeOptions) -> Result<()>,
     /// Options that name files of its own on the host.

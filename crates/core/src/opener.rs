@@ -67,6 +67,19 @@ pub trait Opener: Send + Sync + Debug {
         options: RuntimeOptions,
     ) -> Result<Arc<dyn BlockDevice>>;
 
+    /// Refuses where there is no folder that relative names could start from.
+    ///
+    /// # Errors
+    /// `InvalidArg`.
+    fn check_folder(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The displayed name of what holds the image, where that is known.
+    fn holder(&self) -> Option<&str> {
+        None
+    }
+
     /// The formats that contents are probed for: what a guessed image's start must not turn into.
     /// `None` if the opener does not know; such an image then refuses writes to its first sector.
     fn registry(&self) -> Option<Registry> {

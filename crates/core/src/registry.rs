@@ -97,6 +97,12 @@ impl Registry {
         self.protocols.iter().find(|driver| driver.name == name).copied()
     }
 
+    /// True if anything is called so: a format, a protocol or a filter.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        self.format(name).is_some() || self.protocol(name).is_some() || self.filter(name).is_some()
+    }
+
     /// The protocol of the plain name `name`: the one that claims it, else that of host files.
     #[must_use]
     pub fn protocol_of_plain_name(&self, name: &str) -> Option<&'static ProtocolDriver> {

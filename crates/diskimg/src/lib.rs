@@ -147,6 +147,8 @@ pub const PROTOCOLS: &[&protocol::ProtocolDriver] = &[
     #[cfg(feature = "file")]
     &diskimg_file::HOST_DEVICE,
     #[cfg(feature = "file")]
+    &diskimg_file::HOST_CDROM,
+    #[cfg(feature = "file")]
     &diskimg_file::NULL_CO,
     #[cfg(feature = "file")]
     &diskimg_file::NULL_AIO,
@@ -159,6 +161,8 @@ pub const FILTERS: &[&diskimg_core::filter::FilterDriver] = &[
     #[cfg(feature = "filters")]
     &diskimg_filters::BLKDEBUG,
     #[cfg(feature = "filters")]
+    &diskimg_filters::BLKLOGWRITES,
+    #[cfg(feature = "filters")]
     &diskimg_filters::BLKVERIFY,
     #[cfg(feature = "filters")]
     &diskimg_filters::COMPRESS,
@@ -168,6 +172,10 @@ pub const FILTERS: &[&diskimg_core::filter::FilterDriver] = &[
     &diskimg_filters::PREALLOCATE,
     #[cfg(feature = "filters")]
     &diskimg_filters::QUORUM,
+    #[cfg(feature = "filters")]
+    &diskimg_filters::REPLICATION,
+    #[cfg(feature = "filters")]
+    &diskimg_filters::SNAPSHOT_ACCESS,
     #[cfg(feature = "filters")]
     &diskimg_filters::THROTTLE,
 ];

@@ -74,7 +74,7 @@ pub fn commit(ctx: &Context, top: Node, options: &CommitOptions, task: &Task<'_>
         compress: false,
         rate_limit: options.rate_limit,
     };
-    let report = move_layers(&top, base, &moving, task).map_err(job_failed)?;
+    let report = move_layers(&top, base, &moving, task).map_err(|failure| job_failed(failure.into()))?;
     if depth == 1 {
         base.device()
             .flush()

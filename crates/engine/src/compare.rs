@@ -68,47 +68,65 @@ struct Run {
     right: bool,
 }
 
+/// What could not be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompareStage {
+    /// What is allocated could not be told.
+    Allocation,
+    /// Contents could not be read.
+    Read,
+    /// The comparison was cancelled.
+    Cancelled,
+}
+
 /// Why disks could not be compared.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum CompareError {
-    /// What is allocated could not be told.
-    Allocation(Error),
-    /// Contents could not be read.
-    Read(Error),
-    /// The comparison was cancelled.
-    Cancelled(Error),
+pub struct CompareError {
+    stage: CompareStage,
+    size_mismatch: bool,
+    error: Error,
 }
 
 impl CompareError {
+    fn new(stage: CompareStage, error: Error) -> Self {
+        Self { stage, size_mismatch: false, error }
+    }
+
+    /// What could not be done.
+    #[must_use]
+    pub fn stage(&self) -> CompareStage {
+        self.stage
+    }
+
+    /// The sizes differ, and no difference was found before the end of the smaller disk: it failed behind that.
+    #[must_use]
+    pub fn size_mismatch(&self) -> bool {
+        self.size_mismatch
+    }
+
     /// The error itself.
     #[must_use]
     pub fn error(&self) -> &Error {
-        match self {
-            Self::Allocation(error) | Self::Read(error) | Self::Cancelled(error) => error,
-        }
+        &self.error
     }
 }
 
 impl From<CompareError> for Error {
     fn from(error: CompareError) -> Self {
-        match error {
-            CompareError::Allocation(error) | CompareError::Read(error) | CompareError::Cancelled(error) => {
-                error
-            }
-        }
+        error.error
     }
 }
 
 impl std::fmt::Display for CompareError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.error().fmt(f)
+        self.error.fmt(f)
     }
 }
 
 impl std::error::Error for CompareError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(self.error())
+        std::error::Error::source(&self.error)
     }
 }
 
@@ -157,9 +175,10 @@ pub fn compare(
     on_threads(workers(options.workers, total.div_ceil(UNIT)), |_| comparison.work());
     let difference = comparison.found.into_inner();
     let outcome = comparison.failure.into_result_before(difference.map(offset_of));
-    outcome?;
-    let within_common = difference.is_some_and(|difference| offset_of(difference) < common);
-    Ok(CompareReport { size_mismatch: common != total && !within_common, difference })
+    let beyond = |offset: u64| common != total && offset >= common;
+    outcome.map_err(|(at, error)| CompareError { size_mismatch: beyond(at), ..error })?;
+    let size_mismatch = common != total && difference.is_none_or(|difference| beyond(offset_of(difference)));
+    Ok(CompareReport { size_mismatch, difference })
 }
 
 fn offset_of(difference: Difference) -> u64 {
@@ -186,8 +205,9 @@ impl Comparison<'_> {
         let mut next = self.next.lock();
         while *next < self.total && !self.stopped.load(Ordering::Acquire) {
             let at = *next;
-            self.task.check().map_err(|error| (at, CompareError::Cancelled(error)))?;
-            let run = self.run_at(at).map_err(|error| (at, CompareError::Allocation(error)))?;
+            self.task.check().map_err(|error| (at, CompareError::new(CompareStage::Cancelled, error)))?;
+            let run =
+                self.run_at(at).map_err(|error| (at, CompareError::new(CompareStage::Allocation, error)))?;
             let Some(run) = run else { break };
             *next = run.range.end();
             if run.left || run.right {
@@ -249,7 +269,9 @@ impl Comparison<'_> {
         };
         match (sector, unread) {
             (Some(sector), _) => self.differs(Difference::Content { offset: start + sector }),
-            (None, Some(unread)) => self.failure.record(unread.at, CompareError::Read(unread.error)),
+            (None, Some(unread)) => {
+                self.failure.record(unread.at, CompareError::new(CompareStage::Read, unread.error))
+            }
             (None, None) => self.advance(run.range.len),
         }
     }

@@ -191,7 +191,7 @@ pub(crate) fn move_layers(
     target: &Node,
     moving: &Moving<'_>,
     task: &Task<'_>,
-) -> Result<ConvertReport> {
+) -> Result<ConvertReport, CopyError> {
     let Moving { scope, compress, rate_limit, .. } = *moving;
     if compress {
         check_compression(target)?;
@@ -297,7 +297,7 @@ pub fn new_image_is_zero(node: &Node) -> bool {
         return all.is_empty() || node.device().extent_at(all).is_ok_and(|extent| !has_data(extent));
     }
     let has_clusters = node.limits().write_unit > 1 && node.image().has_places().is_ok_and(|has| has);
-    let keeps_old = |driver: &str| matches!(driver, "host_device" | "nbd");
+    let keeps_old = |driver: &str| matches!(driver, "host_device" | "host_cdrom" | "nbd");
     let file = node.image().children().into_iter().next();
     has_clusters || file.is_none_or(|file| !keeps_old(file.device.describe().driver))
 }

@@ -80,7 +80,9 @@ pub fn dd(source: &Node, range: ByteRange, target: &Node, task: &Task<'_>) -> Re
 fn in_words(CopyError { side, error }: CopyError) -> Error {
     match side {
         _ if error.kind() == ErrorKind::Cancelled => error,
-        Some(Side::Source) => error.summarised("error while reading from input image file"),
+        Some(Side::Source | Side::Status | Side::Compared) => {
+            error.summarised("error while reading from input image file")
+        }
         Some(Side::Target) | None => error.summarised("error while writing to output image file"),
     }
 }

@@ -153,9 +153,9 @@ fn protocol_specific(driver: &str) -> Option<Vec<(&'static str, InfoValue)>> {
     matches!(driver, "file" | "host_device").then(Vec::new)
 }
 
-/// Files are never dirty; null devices and exports don't tell.
+/// Files are never dirty; null devices, drives and exports don't tell.
 fn protocol_dirty(driver: &str) -> Option<bool> {
-    (!driver.starts_with("null-") && driver != "nbd").then_some(false)
+    (!driver.starts_with("null-") && !matches!(driver, "nbd" | "host_cdrom")).then_some(false)
 }
 
 fn sectors(len: u64) -> u64 {

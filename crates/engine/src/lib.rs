@@ -34,7 +34,7 @@ pub use bench::{BenchKind, BenchOptions, BenchReport, bench};
 pub use bitmap::{BitmapAction, change_bitmap};
 pub use check::check;
 pub use commit::{CommitOptions, CommitReport, commit};
-pub use compare::{CompareError, CompareOptions, CompareReport, Difference, compare};
+pub use compare::{CompareError, CompareOptions, CompareReport, CompareStage, Difference, compare};
 pub use convert::{ConvertOptions, ConvertReport, convert};
 pub use create::{CreatePlan, CreateRequest, Maker};
 pub use dd::{DdOptions, DdRange, dd};

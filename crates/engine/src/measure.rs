@@ -53,6 +53,8 @@ pub fn measure(
     let source = source.map(|node| node.device() as &dyn BlockDevice);
     measure(&MeasureInput { options, source, source_image, secrets }).map_err(|error| match error.kind() {
         ErrorKind::Io | ErrorKind::Corrupt => failed("Unable to get block status", error),
+        // The host's own words: nobody else had any.
+        _ if error.joined() == error.strerror() => failed("Unable to get block status", error),
         _ => error,
     })
 }

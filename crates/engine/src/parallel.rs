@@ -64,10 +64,10 @@ impl<E> Failure<E> {
         self.first.into_inner().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// The same, but a failure behind `order` does not count: it would not have been met.
-    pub(crate) fn into_result_before(self, order: Option<u64>) -> Result<(), E> {
+    /// The same with the unit, but a failure behind `order` does not count: it would not have been met.
+    pub(crate) fn into_result_before(self, order: Option<u64>) -> Result<(), (u64, E)> {
         match self.first.into_inner() {
-            Some((failed, error)) if order.is_none_or(|order| failed <= order) => Err(error),
+            Some((failed, error)) if order.is_none_or(|order| failed <= order) => Err((failed, error)),
             _ => Ok(()),
         }
     }

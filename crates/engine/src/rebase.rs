@@ -22,7 +22,7 @@ use diskimg_chain::name::resolve_backing;
 use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
 use diskimg_core::{BackingChange, BackingRef, BlockDevice as _, Error, ErrorKind, Result, Task, errno};
 
-use crate::convert::{Moving, Scope, check_compression, move_layers};
+use crate::convert::{CopyError, Moving, Scope, Side, check_compression, move_layers};
 
 /// How an image is rebased.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub fn can_rebase(top: &Node, options: &RebaseOptions) -> Result<()> {
 /// `Invalid format name: 'NAME'`.
 pub fn check_format(ctx: &Context, name: Option<&str>) -> Result<()> {
     match name {
-        Some(name) if ctx.registry.format(name).is_none() && ctx.registry.protocol(name).is_none() => {
+        Some(name) if !ctx.registry.knows(name) => {
             Err(Error::invalid(format!("Invalid format name: '{name}'")))
         }
         _ => Ok(()),
@@ -71,7 +71,8 @@ pub fn open_backing(ctx: &Context, top: &Node, backing: &BackingRef, options: &O
 /// contents as they are. `top` is of no use afterwards: it shows what its old chain has.
 ///
 /// # Errors
-/// As [`set_backing`]; what reading and writing say; `Cancelled`. The image then has its old backing file.
+/// As [`set_backing`]; `error while reading from old backing file` (or `new`), `Error while writing to COW image: …`;
+/// `Cancelled`. The image then has its old backing file.
 pub fn rebase(
     top: &Node,
     onto: Option<(&BackingRef, &Node)>,
@@ -89,9 +90,21 @@ pub fn rebase(
         compress: options.compress,
         rate_limit: options.rate_limit,
     };
-    let report = move_layers(top, &target, &moving, task)?;
+    let report = move_layers(top, &target, &moving, task).map_err(in_words)?;
     store(change, name)?;
     Ok(report.written)
+}
+
+/// The failure of a copy in the words of `rebase`, which does not say why it could not read.
+fn in_words(CopyError { side, error }: CopyError) -> Error {
+    match side {
+        _ if error.kind() == ErrorKind::Cancelled => error,
+        Some(Side::Source) => error.told_as("error while reading from old backing file"),
+        Some(Side::Compared) => error.told_as("error while reading from new backing file"),
+        Some(Side::Status) => error.summarised("error while reading image metadata"),
+        Some(Side::Target) => error.summarised("Error while writing to COW image"),
+        None => error,
+    }
 }
 
 /// Only changes the name of the backing file (`None`: removes it). What the image does not hold reads as the new one

@@ -66,13 +66,22 @@ pub(crate) fn create(request: &ProtocolCreate<'_>) -> Result<()> {
 
 /// Makes an existing device node ready: there is no creating one.
 pub(crate) fn create_on_device(request: &ProtocolCreate<'_>) -> Result<()> {
+    create_on(request, "host_device", Accepts::Devices)
+}
+
+/// The same for a drive.
+pub(crate) fn create_on_drive(request: &ProtocolCreate<'_>) -> Result<()> {
+    create_on(request, "host_cdrom", Accepts::Drives)
+}
+
+fn create_on(request: &ProtocolCreate<'_>, driver: &str, accepts: Accepts) -> Result<()> {
     let mut options = FileOptions::new().write(true).lock(Some(request.lock));
-    options.accepts = Accepts::Devices;
+    options.accepts = accepts;
     let device = options.open(request.filename).map_err(|error| {
-        error.context(
-            "Protocol driver 'host_device' does not support creating new images, so an existing image must be \
-             selected as the target; however, opening the given target as an existing image failed",
-        )
+        error.context(format!(
+            "Protocol driver '{driver}' does not support creating new images, so an existing image must be \
+             selected as the target; however, opening the given target as an existing image failed"
+        ))
     })?;
     check_device(&device, request)
 }

@@ -1,7 +1,8 @@
 //! Host files and block devices for diskimg: positional I/O, holes, locks, O_DIRECT, copies within the host.
 //!
 //! This is the only crate that talks to the kernel about files. Formats never use it: they get a device. Programs open a
-//! file with [`FileOptions`], or put the protocols [`FILE`], [`HOST_DEVICE`], [`NULL_CO`] and [`NULL_AIO`] in a registry.
+//! file with [`FileOptions`], or put the protocols [`FILE`], [`HOST_DEVICE`],
+//! [`HOST_CDROM`], [`NULL_CO`] and [`NULL_AIO`] in a registry.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod copy;
@@ -19,4 +20,4 @@ mod zero;
 
 pub use device::FileDevice;
 pub use open::{FileOptions, Locking};
-pub use protocol::{FILE, HOST_DEVICE, NULL_AIO, NULL_CO};
+pub use protocol::{FILE, HOST_CDROM, HOST_DEVICE, NULL_AIO, NULL_CO};

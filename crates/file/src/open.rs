@@ -30,6 +30,8 @@ pub enum Locking {
     Off,
 }
 
+const A_DEVICE: &str = "either a character or block device";
+
 /// Which files a driver takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Accepts {
@@ -40,6 +42,8 @@ pub(crate) enum Accepts {
     Files,
     /// Device nodes only.
     Devices,
+    /// Device nodes that are taken for drives.
+    Drives,
 }
 
 /// How a host file is opened.
@@ -120,7 +124,7 @@ impl FileOptions {
         let fits = match self.accepts {
             Accepts::Any => found.is_file() || is_device(&found),
             Accepts::Files => found.is_file(),
-            Accepts::Devices => is_device(&found),
+            Accepts::Devices | Accepts::Drives => is_device(&found),
         };
         if !fits {
             return Err(self.wrong_kind(filename));
@@ -134,7 +138,8 @@ impl FileOptions {
     fn wrong_kind(self, filename: &str) -> Error {
         let (driver, wanted) = match self.accepts {
             Accepts::Any | Accepts::Files => ("file", "a regular file"),
-            Accepts::Devices => ("host_device", "either a character or block device"),
+            Accepts::Devices => ("host_device", A_DEVICE),
+            Accepts::Drives => ("host_cdrom", A_DEVICE),
         };
         Error::new(ErrorKind::InvalidArg, format!("'{driver}' driver requires '{filename}' to be {wanted}"))
     }
@@ -145,9 +150,10 @@ impl FileOptions {
             lock::acquire(&file, lock, filename)?;
         }
         let found = file.metadata()?;
+        let device = if self.accepts == Accepts::Drives { "host_cdrom" } else { "host_device" };
         let (kind, driver) = match found.file_type() {
-            kind if kind.is_block_device() => (FileKind::Block, "host_device"),
-            kind if kind.is_char_device() => (FileKind::Char, "host_device"),
+            kind if kind.is_block_device() => (FileKind::Block, device),
+            kind if kind.is_char_device() => (FileKind::Char, device),
             _ => (FileKind::Regular, "file"),
         };
         let len = match kind {

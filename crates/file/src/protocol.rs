@@ -43,6 +43,16 @@ pub static HOST_DEVICE: ProtocolDriver = ProtocolDriver {
     remove: None,
 };
 
+/// The same for drives: `host_cdrom:NAME`. Media are not looked at.
+pub static HOST_CDROM: ProtocolDriver = ProtocolDriver {
+    name: "host_cdrom",
+    prefixes: &["host_cdrom:"],
+    claims: None,
+    open: |request| open_host(request, "host_cdrom", Accepts::Drives),
+    create: Some(create::create_on_drive),
+    ..HOST_DEVICE
+};
+
 /// Zeros that forget what is written: `null-co://`.
 pub static NULL_CO: ProtocolDriver = null_protocol("null-co", &["null-co:"], |request| {
     open_null(request, Description { driver: "null-co", filename: "null-co://" })

@@ -21,6 +21,7 @@ pub static BLKDEBUG: FilterDriver = FilterDriver {
     is_protocol: true,
     roles: &[ChildRole { name: "image", is_image: false, many: false }],
     is_transparent: true,
+    has_folder: true,
     parse_name,
     files: &["config"],
     is_strong,
@@ -164,8 +165,8 @@ struct Blkdebug {
 impl Blkdebug {
     fn check(&self, request: Request, range: ByteRange) -> Result<()> {
         // What a format reads for itself is no event.
-        if self.opened.is_serving() {
-            self.rules.happen(request);
+        if let Some(asked) = self.opened.serving() {
+            self.rules.happen(request, asked);
         }
         self.rules.check(request, range)
     }

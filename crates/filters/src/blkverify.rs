@@ -25,6 +25,7 @@ pub static BLKVERIFY: FilterDriver = FilterDriver {
         ChildRole { name: "test", is_image: true, many: false },
     ],
     is_transparent: false,
+    has_folder: false,
     parse_name,
     files: &[],
     is_strong: |_| false,

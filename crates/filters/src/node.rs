@@ -36,6 +36,7 @@ pub(crate) const fn in_front(
         is_protocol: false,
         roles: FILE,
         is_transparent: true,
+        has_folder: true,
         parse_name: no_name,
         files: &[],
         is_strong: |_| false,

@@ -20,6 +20,7 @@ pub static QUORUM: FilterDriver = FilterDriver {
     is_protocol: false,
     roles: &[ChildRole { name: "children", is_image: true, many: true }],
     is_transparent: false,
+    has_folder: false,
     parse_name: no_name,
     files: &[],
     is_strong: |name| matches!(name, "vote-threshold" | "blkverify" | "rewrite-corrupted" | "read-pattern"),

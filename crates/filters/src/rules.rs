@@ -4,6 +4,7 @@
 //! `none` are active from the start. Of the events, those of guest requests and flushes come to pass here; those inside
 //! a format's driver are known by name and do not.
 
+use diskimg_core::filter::Asked;
 use diskimg_core::options::parse_bool;
 use diskimg_core::size::parse_option_number;
 use diskimg_core::{ByteRange, Error, Result, errno};
@@ -89,14 +90,15 @@ impl Request {
         ("block-status", Self::Status),
     ];
 
-    /// What comes to pass when it is made.
-    fn events(self) -> &'static [&'static str] {
-        match self {
-            Self::Read => &["read_aio"],
-            Self::Write => &["pwritev", "write_aio"],
-            Self::WriteZeroes => &["pwritev_zero"],
-            Self::Flush => &["flush_to_os", "flush_to_disk"],
-            Self::Discard | Self::Status => &[],
+    /// What comes to pass when it is made for a request of that kind: `read_aio` and `write_aio` are the guest's bytes.
+    fn events(self, asked: Asked) -> &'static [&'static str] {
+        match (self, asked) {
+            (Self::Read, Asked::Read) => &["read_aio"],
+            (Self::Write, Asked::Write) => &["pwritev", "write_aio"],
+            (Self::Write, _) => &["pwritev"],
+            (Self::WriteZeroes, _) => &["pwritev_zero"],
+            (Self::Flush, _) => &["flush_to_os", "flush_to_disk"],
+            (Self::Read | Self::Discard | Self::Status, _) => &[],
         }
     }
 }
@@ -180,9 +182,9 @@ impl Rules {
     }
 
     /// The events of a request come to pass.
-    pub(crate) fn happen(&self, request: Request) {
+    pub(crate) fn happen(&self, request: Request, asked: Asked) {
         let mut state = self.0.lock();
-        for event in request.events() {
+        for event in request.events(asked) {
             state.happen(event);
         }
     }
@@ -297,11 +299,11 @@ mod tests {
             ("inject-error", &[("event", "read_aio"), ("state", "2"), ("errno", "28"), ("once", "on")]),
         ])
         .unwrap();
-        rules.happen(Request::Read);
+        rules.happen(Request::Read, Asked::Read);
         assert!(rules.check(Request::Read, SECTORS).is_ok());
-        rules.happen(Request::Read);
+        rules.happen(Request::Read, Asked::Read);
         assert_eq!(rules.check(Request::Read, SECTORS).unwrap_err().errno(), errno::ENOSPC);
-        rules.happen(Request::Read);
+        rules.happen(Request::Read, Asked::Read);
         assert!(rules.check(Request::Read, SECTORS).is_ok());
     }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use diskimg::chain::OpenOptions;
 use diskimg::core::Task;
-use diskimg::engine::{CompareError, CompareOptions, CompareReport, Difference, compare};
+use diskimg::engine::{CompareOptions, CompareReport, CompareStage, Difference, compare};
 
 use crate::command::{Command, Key, flag, value};
 use crate::progress::ProgressBar;
@@ -108,9 +108,12 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let report = compare(&left, &right, &options, &Task::reporting(&progress));
     let report = report.map_err(|error| {
         ui.library_error(error.error());
-        match error {
-            CompareError::Allocation(_) => NO_STATUS,
-            CompareError::Read(_) => UNREADABLE,
+        if error.size_mismatch() && !args.quiet {
+            ui.print(SIZE_WARNING);
+        }
+        match error.stage() {
+            CompareStage::Allocation => NO_STATUS,
+            CompareStage::Read => UNREADABLE,
             _ => FAILED,
         }
     })?;
@@ -119,6 +122,9 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     }
     if report.difference.is_some() { Err(DIFFERENT) } else { Ok(()) }
 }
+
+/// Said of disks of different lengths once their common part was found equal.
+const SIZE_WARNING: &str = "Warning: Image size mismatch!\n";
 
 /// The images differ.
 const DIFFERENT: Exit = Exit(1);
@@ -135,6 +141,6 @@ fn verdict(report: &CompareReport) -> String {
         Some(Difference::Content { offset }) => format!("Content mismatch at offset {offset}!\n"),
         None => "Images are identical.\n".to_owned(),
     };
-    let warning = if report.size_mismatch { "Warning: Image size mismatch!\n" } else { "" };
+    let warning = if report.size_mismatch { SIZE_WARNING } else { "" };
     format!("{warning}{difference}")
 }

@@ -4,11 +4,15 @@ use diskimg_core::{ByteRange, Error};
 
 use crate::told::failed;
 
-/// One of the two disks of a copy.
+/// One of the disks of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// What is read.
     Source,
+    /// What the source tells of itself.
+    Status,
+    /// What the source is compared with.
+    Compared,
     /// What is written.
     Target,
 }
@@ -30,7 +34,12 @@ impl CopyError {
 
     /// The source does not tell what is at byte `at`.
     pub(super) fn status(at: u64, cause: Error) -> Self {
-        Self::of(Side::Source, format!("error while reading block status at offset {at}"), cause)
+        Self::of(Side::Status, format!("error while reading block status at offset {at}"), cause)
+    }
+
+    /// What `range` is compared with could not be read.
+    pub(super) fn comparing(range: ByteRange, cause: Error) -> Self {
+        Self::of(Side::Compared, format!("error while reading at byte {}", range.start), cause)
     }
 
     /// `range` could not be written.

@@ -197,7 +197,7 @@ impl<'a> Sources<'a> {
         then.resize(bytes.len(), 0);
         let (known, behind) = then.split_at_mut(to_usize(there).min(bytes.len()));
         behind.fill(0);
-        disk.device().read_at(range.start, known).map_err(|error| CopyError::reading(range, error))?;
+        disk.device().read_at(range.start, known).map_err(|error| CopyError::comparing(range, error))?;
         runs(
             range,
             bytes.chunks(unit).zip(then.chunks(unit)).map(|(now, then)| (now.len(), now != then)),

@@ -83,7 +83,8 @@ fn take_secret(
 /// file too.
 fn read_header(device: &dyn BlockDevice, own_file: bool) -> Result<Header> {
     let mut bytes = [0; HEADER_LEN];
-    read_zero_padded(device, 0, &mut bytes)?;
+    read_zero_padded(device, 0, &mut bytes)
+        .map_err(|error| error.summarised("Could not read encryption header"))?;
     let no_payload = bytes.get(PAYLOAD_FIELD).is_some_and(|field| field.iter().all(|byte| *byte == 0));
     let placement = if own_file && no_payload { Placement::Detached } else { Placement::Attached };
     Header::parse(&bytes, placement)

@@ -312,7 +312,8 @@ impl Draft {
     /// The first violation, or the storage's.
     pub(crate) fn read(storage: &dyn BlockDevice, mode: OpenMode) -> Result<Self> {
         let mut bytes = [0; KNOWN_LEN];
-        read_zero_padded(storage, 0, &mut bytes)?;
+        read_zero_padded(storage, 0, &mut bytes)
+            .map_err(|error| error.summarised("Could not read qcow2 header"))?;
         let mut raw = RawHeader::parse(&bytes).unwrap_or(Err(HeaderError::Magic))?;
         raw.check_shape()?;
         let header = &mut raw.header;

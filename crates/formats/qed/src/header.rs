@@ -79,7 +79,8 @@ impl Header {
     /// Reads and checks the header.
     pub(crate) fn read(storage: &dyn BlockDevice) -> Result<Self> {
         let mut bytes = [0; HEADER_LEN];
-        read_zero_padded(storage, 0, &mut bytes)?;
+        read_zero_padded(storage, 0, &mut bytes)
+            .map_err(|error| error.told_as("Failed to read QED header"))?;
         if !Self::is_signed(&bytes) {
             return Err(QedError::Magic.into());
         }

@@ -35,7 +35,9 @@ pub(crate) fn find_footer(storage: &dyn BlockDevice) -> Result<Found> {
     }
     let read = |offset| {
         let mut bytes = [0; FOOTER_LEN];
-        read_zero_padded(storage, offset, &mut bytes).map(|()| Footer::parse(&bytes))
+        read_zero_padded(storage, offset, &mut bytes)
+            .map(|()| Footer::parse(&bytes))
+            .map_err(|error| error.told_as("Unable to read VHD header"))
     };
     let head = match read(0)? {
         Ok(footer) => return Ok(Found { footer, at_end: false }),

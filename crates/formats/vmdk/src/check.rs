@@ -46,13 +46,13 @@ fn check_part(
             say(&format!("ERROR: could not get cluster_offset for sector {}", sector(grain)));
             return Err(failed());
         };
-        for entry in row.entries {
-            if matches!(entry, GrainEntry::At(place) if place >= file_len) {
+        for (grain, entry) in (grain..).zip(row.entries()) {
+            if matches!(entry, GrainEntry::At(place) if *place >= file_len) {
                 say(&format!("ERROR: cluster offset for sector {} points after EOF", sector(grain)));
                 return Err(failed());
             }
-            grain += 1;
         }
+        grain += row.len();
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ const STREAM: &str = "streamOptimized";
 /// Opens an image.
 pub(crate) fn open(ctx: OpenContext<'_>) -> Result<Arc<dyn Image>> {
     let OpenContext { storage, filename, mode, options, opener, .. } = ctx;
-    let opening = Opening { storage, filename, mode };
+    let opening = Opening { storage, filename: opener.holder().unwrap_or(filename), mode };
     let image = opening.image(options, opener).map_err(|error| {
         // What has no words of its own is told with the name once more.
         let bare = error.joined() == VmdkError::Invalid.to_string();
@@ -53,7 +53,7 @@ impl Opening<'_> {
         }
         let io = any_alignment(&self.storage);
         let mut head = vec![0; HEADER_LEN];
-        read_zero_padded(&*io, 0, &mut head)?;
+        read_zero_padded(&*io, 0, &mut head).map_err(|error| error.summarised("Could not read from file"))?;
         if head.starts_with(&KDMV) {
             let header = Header::parse(&head).ok_or(VmdkError::Invalid)?;
             if header.is_bare_descriptor() {
@@ -140,6 +140,9 @@ impl Opening<'_> {
             (line.len, Body::Zero, String::new())
         } else {
             let access = Mode { write, create: false };
+            if !line.file.starts_with('/') {
+                opener.check_folder().map_err(|error| self.no_folder(error))?;
+            }
             let storage = opener.open(ReferenceKind::Extent, &line.file, access, options)?;
             let own = storage.describe().filename;
             let filename = if own.is_empty() { line.file.clone() } else { own.to_owned() };
@@ -152,6 +155,11 @@ impl Opening<'_> {
         let (word, writable) = (line.word.clone(), write && line.kind != ExtentType::Zero);
         parts.push(len, |range| Part { range, body, filename, word, writable, own_file: true })?;
         Ok(())
+    }
+
+    fn no_folder(&self, error: Error) -> Error {
+        let name = self.filename;
+        error.context(format!("Cannot use relative paths with VMDK descriptor file '{name}'"))
     }
 
     fn finish(self, text: &str, place: Place, create_type: &str, parts: Parts) -> Result<Vmdk> {

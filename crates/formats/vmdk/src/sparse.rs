@@ -98,7 +98,7 @@ impl SparseExtent {
     /// The entry of a grain.
     pub(crate) fn entry(&self, grain: u64) -> Result<GrainEntry> {
         let row = self.row(grain, 1)?;
-        Ok(row.entries.first().copied().unwrap_or(GrainEntry::Absent))
+        Ok(row.entries().first().copied().unwrap_or(GrainEntry::Absent))
     }
 
     /// The first run of `range` (not empty, within the extent).
@@ -126,9 +126,13 @@ impl SparseExtent {
         let first = self.geo.grain_of(range.start);
         let count = self.geo.grain_of(range.end().saturating_sub(1)).saturating_sub(first).saturating_add(1);
         let row = self.row(first, count)?;
+        if let Row::NoTable(grains) = row {
+            let end = first.saturating_add(grains).saturating_mul(self.geo.grain).min(range.end());
+            return Ok(Run { len: end.saturating_sub(range.start), kind: RunKind::Absent });
+        }
         let mut found: Option<Run> = None;
         let mut at = range.start;
-        for (grain, entry) in (first..).zip(row.entries) {
+        for (grain, entry) in (first..).zip(row.entries().iter().copied()) {
             let whole = ByteRange::new(grain.saturating_mul(self.geo.grain), self.geo.grain);
             let len = whole.end().min(range.end()).saturating_sub(at);
             if len == 0 {

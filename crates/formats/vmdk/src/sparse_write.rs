@@ -211,7 +211,10 @@ impl SparseExtent {
         let mut runs = Vec::new();
         while grain < end {
             let row = self.row(grain, end - grain)?;
-            for entry in row.entries {
+            if below && row.entries().is_empty() {
+                runs.push(grain..grain + row.len());
+            }
+            for (grain, entry) in (grain..).zip(row.entries()) {
                 let done = match entry {
                     GrainEntry::Zero => true,
                     GrainEntry::Absent => !below,
@@ -219,10 +222,10 @@ impl SparseExtent {
                     GrainEntry::At(_) => false,
                 };
                 if !done {
-                    runs.push(grain);
+                    runs.push(grain..grain + 1);
                 }
-                grain += 1;
             }
+            grain += row.len();
         }
         if runs.is_empty() {
             return Ok(());
@@ -230,7 +233,7 @@ impl SparseExtent {
         if !self.geo.zeroed_grains || self.stream.is_some() || self.geo.compressed {
             return Err(unsupported());
         }
-        for grain in runs {
+        for grain in runs.into_iter().flatten() {
             self.ensure_tables(grain, 1)?;
             self.tables.set(&self.geo, grain, 1, |_| GrainEntry::Zero)?;
         }
@@ -331,10 +334,10 @@ impl SparseExtent {
         let mut grain = first;
         while grain < first.saturating_add(count) {
             let row = self.row(grain, first.saturating_add(count) - grain)?;
-            if !row.entries.iter().all(|entry| entry.has_no_place()) {
+            if !row.entries().iter().all(|entry| entry.has_no_place()) {
                 return Ok(false);
             }
-            grain += u64::try_from(row.entries.len()).unwrap_or(1).max(1);
+            grain += row.len();
         }
         Ok(true)
     }

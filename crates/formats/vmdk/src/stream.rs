@@ -105,7 +105,7 @@ impl Stream {
             if let Some(open) = state.open.get(&table) {
                 let some = open.entries.iter().skip(to_usize(index)).take(to_usize(count.max(1)));
                 let decode = |value: &u32| self.geo.decode((*value).into()).unwrap_or(GrainEntry::Absent);
-                return Ok(Row { entries: some.map(decode).collect() });
+                return Ok(Row::Entries(some.map(decode).collect()));
             }
             place_of(&state, table)
         };

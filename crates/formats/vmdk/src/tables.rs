@@ -48,11 +48,31 @@ struct Place {
 /// Times that a slice is loaded for a change before something must be wrong with it.
 const MOST_LOADS: u32 = 64;
 
-/// A row of entries in one slice.
+/// What one slice tells of grains from the one that was asked for on.
 #[derive(Clone, Debug)]
-pub(crate) struct Row {
-    /// Entries from the one that was asked for on; not empty.
-    pub entries: Vec<GrainEntry>,
+pub(crate) enum Row {
+    /// Their entries; not empty.
+    Entries(Vec<GrainEntry>),
+    /// So many grains have no table, hence no place.
+    NoTable(u64),
+}
+
+impl Row {
+    /// How many grains it tells of.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Entries(entries) => u64::try_from(entries.len()).unwrap_or(1).max(1),
+            Self::NoTable(count) => *count,
+        }
+    }
+
+    /// The entries; none where there is no table.
+    pub(crate) fn entries(&self) -> &[GrainEntry] {
+        match self {
+            Self::Entries(entries) => entries,
+            Self::NoTable(_) => &[],
+        }
+    }
 }
 
 fn bad_entry() -> Error {
@@ -100,10 +120,27 @@ impl Tables {
         self.directory_entry(geo, geo.directory, table)
     }
 
+    /// How many tables in turn from number `table` on are missing, as far as one slice of the directory tells.
+    fn missing(&self, geo: &Geometry, table: u64) -> Result<u64> {
+        if table >= geo.tables {
+            return Ok(u64::MAX);
+        }
+        let entry_len = geo.entry_len();
+        self.with_slice(geo.directory, geo.tables * entry_len, table * entry_len, |slice, at| {
+            let entries = slice.get(at..).unwrap_or_default().chunks_exact(to_usize(entry_len));
+            let missing = entries.map_while(|entry| entry.iter().all(|byte| *byte == 0).then_some(()));
+            u64::try_from(missing.count()).unwrap_or(1)
+        })
+    }
+
     /// Entries of grains from `grain` on, at most `count`, as far as one slice tells.
     pub(crate) fn row(&self, geo: &Geometry, grain: u64, count: u64) -> Result<Row> {
-        let (table, _) = geo.entry_of(grain);
-        self.row_at(geo, self.table(geo, table)?, grain, count)
+        let (table, index) = geo.entry_of(grain);
+        if let Some(start) = self.table(geo, table)? {
+            return self.row_at(geo, Some(start), grain, count);
+        }
+        let grains = self.missing(geo, table)?.max(1).saturating_mul(geo.table_entries);
+        Ok(Row::NoTable(grains.saturating_sub(index).min(count).max(1)))
     }
 
     /// The same where the table is known to be at `start`.
@@ -111,7 +148,7 @@ impl Tables {
         let (_, index) = geo.entry_of(grain);
         let in_table = (geo.table_entries - index).min(count).max(1);
         let Some(start) = start else {
-            return Ok(Row { entries: vec![GrainEntry::Absent; to_usize(in_table)] });
+            return Ok(Row::NoTable(in_table));
         };
         let entry_len = geo.entry_len();
         let entries = self.with_slice(start, geo.table_len(), index * entry_len, |slice, at| {
@@ -126,7 +163,7 @@ impl Tables {
             }
             entries
         })?;
-        if entries.is_empty() { Err(bad_entry()) } else { Ok(Row { entries }) }
+        if entries.is_empty() { Err(bad_entry()) } else { Ok(Row::Entries(entries)) }
     }
 
     /// Sets the entries of `count` grains from `grain` on, in memory. `entry` gives each by its number from 0 on.

@@ -7,12 +7,16 @@ use crate::entry::REFTABLE_RESERVED;
 
 /// Entry `index` of a slice of refcounts that are `1 << order` bits wide.
 pub(crate) fn read_packed(slice: &[u8], order: u32, index: usize) -> u64 {
-    let wide = |bytes: usize| {
-        let part = slice.get(index * bytes..(index + 1) * bytes).unwrap_or_default();
-        part.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
-    };
-    if order >= 3 {
-        return wide(1 << (order - 3));
+    fn wide<const BYTES: usize>(slice: &[u8], index: usize) -> u64 {
+        let entry = slice.as_chunks::<BYTES>().0.get(index);
+        entry.map_or(0, |entry| entry.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    }
+    match order {
+        3 => return wide::<1>(slice, index),
+        4 => return wide::<2>(slice, index),
+        5 => return wide::<4>(slice, index),
+        6 => return wide::<8>(slice, index),
+        _ => {}
     }
     let per_byte = 8 >> order;
     let byte = slice.get(index / per_byte).copied().unwrap_or(0);
