@@ -173,6 +173,8 @@ pub struct StatusWalk<'a> {
     top: &'a Node,
     walk: Walk<'a>,
     asking: Asking,
+    /// Nothing is asked about layers from this depth on.
+    depth: usize,
 }
 
 /// How a walk finds out whether preallocated bytes are a hole on the host, that is zeros: each question costs a system call.
@@ -189,13 +191,24 @@ pub enum Asking {
 
 impl<'a> StatusWalk<'a> {
     pub(crate) fn new(top: &'a Node) -> Self {
-        Self { top, walk: Walk::new(&**top.image(), top.backing()), asking: Asking::default() }
+        Self {
+            top,
+            walk: Walk::new(&**top.image(), top.backing()),
+            asking: Asking::default(),
+            depth: usize::MAX,
+        }
     }
 
     /// The same, with other questions to the host.
     #[must_use]
     pub fn asking(self, asking: Asking) -> Self {
         Self { asking, ..self }
+    }
+
+    /// The same for somebody to whom layers from `depth` on are all one: nothing is asked about their preallocated bytes.
+    #[must_use]
+    pub fn asking_above(self, depth: usize) -> Self {
+        Self { depth, ..self }
     }
 
     /// As [`Node::status`].
@@ -209,6 +222,9 @@ impl<'a> StatusWalk<'a> {
         range.check_within(self.top.device().len())?;
         check_not_empty(range)?;
         let mut segment = self.walk.next_of_many(range)?;
+        if segment.depth >= self.depth {
+            segment.flags.remove(ExtentFlags::ASK_HOST);
+        }
         let asks = segment.flags.contains(ExtentFlags::ASK_HOST);
         match self.asking {
             Asking::LongRuns(from) if segment.len < from => segment.flags.remove(ExtentFlags::ASK_HOST),

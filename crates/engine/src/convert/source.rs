@@ -167,6 +167,14 @@ impl<'a> Sources<'a> {
         end.unwrap_or(self.len()).min(self.len())
     }
 
+    /// A walk over a disk of which the layers below the scope are not copied.
+    fn walk(&self, node: &'a Node) -> StatusWalk<'a> {
+        match self.scope {
+            Scope::Above(base) | Scope::Between(Some(base)) => node.status_walk().asking_above(base),
+            Scope::All | Scope::Between(None) | Scope::Unlike(_) => node.status_walk(),
+        }
+    }
+
     /// The source that has byte `at`.
     fn part_at(&self, at: u64) -> Option<&Part<'a>> {
         let next = self.parts.partition_point(|part| part.range.end() <= at);
@@ -404,7 +412,7 @@ impl<'a> SourceWalk<'a> {
         let Some(part) = self.sources.part_at(range.start) else { return Ok(None) };
         let start = part.range.start;
         if self.part.as_ref().is_none_or(|(known, _)| *known != start) {
-            self.part = Some((start, part.node.status_walk().asking(self.asking)));
+            self.part = Some((start, self.sources.walk(part.node).asking(self.asking)));
         }
         let Some((_, walk)) = &mut self.part else { return Ok(None) };
         let within = range.intersect(part.range);
