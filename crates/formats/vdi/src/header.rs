@@ -2,7 +2,7 @@
 
 use diskimg_core::{Error, ErrorKind, Fields, Result, errno};
 
-use crate::limits::{BLOCK, MAX_BLOCK_EXTRA, MAX_BLOCKS, MAX_DISK, SECTOR};
+use crate::limits::{BLOCK, MAX_BLOCKS, MAX_DISK, SECTOR};
 
 /// Bytes of the header.
 pub(crate) const HEADER_LEN: usize = 512;
@@ -218,9 +218,6 @@ impl Raw {
         if u64::from(self.block_size) != BLOCK {
             return Err(refused(format_args!("block size {} is not {BLOCK}", self.block_size)));
         }
-        if u64::from(self.block_extra) > MAX_BLOCK_EXTRA {
-            return Err(refused(format_args!("{} extra bytes per block", self.block_extra)));
-        }
         let room = u64::from(self.blocks) * BLOCK;
         if disk_size > room {
             let text = format_args!("disk size {disk_size}, image bitmap has room for {room}");
@@ -264,16 +261,6 @@ mod tests {
         assert_eq!(read, Header { bytes: bytes.clone(), ..header });
         assert_eq!(Header::parse(&read.with_allocated(3)).unwrap().allocated, 3);
         assert!(Header::is_signed(&bytes));
-    }
-
-    #[test]
-    fn bytes_in_front_of_blocks_are_bounded() {
-        let mut bytes = Header::new(1 << 20, false, [[1; 16], [2; 16]]).encode_new();
-        bytes[0x17c..0x180].copy_from_slice(&[0, 0, 0x10, 0]);
-        assert_eq!(Header::parse(&bytes).unwrap().block_extra, MAX_BLOCK_EXTRA);
-        bytes[0x17c..0x180].copy_from_slice(&[0xf8, 0xff, 0xff, 0xff]);
-        let error = Header::parse(&bytes).unwrap_err();
-        assert_eq!(error.to_string(), "unsupported VDI image (4294967288 extra bytes per block)");
     }
 
     #[test]

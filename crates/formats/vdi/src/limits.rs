@@ -2,8 +2,8 @@
 
 /// Bytes of a block: the only size that is in use.
 pub(crate) const BLOCK: u64 = 1 << 20;
-/// Most bytes that stand in front of each block's data: none are in use.
-pub(crate) const MAX_BLOCK_EXTRA: u64 = BLOCK;
+/// Host offset of blocks that no file reaches: large numbers with many extra bytes per block.
+pub(crate) const MAX_HOST: u64 = 1 << 62;
 /// Most blocks of a disk.
 pub(crate) const MAX_BLOCKS: u32 = 0x1fff_ff80;
 /// Longest disk, in bytes.

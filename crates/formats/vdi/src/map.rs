@@ -12,7 +12,7 @@ use diskimg_core::{
 use parking_lot::RwLock;
 
 use crate::header::{Header, STATIC};
-use crate::limits::{BLOCK, MAX_BLOCKS, SECTOR};
+use crate::limits::{BLOCK, MAX_BLOCKS, MAX_HOST, SECTOR};
 
 /// A table entry: the number of a block on the host, or one of the two below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,8 @@ impl BlockMap {
     /// Host offset of block number `number`.
     fn host(&self, number: u32) -> u64 {
         let step = BLOCK + self.header.block_extra;
-        self.header.data_offset + u64::from(number) * step + self.header.block_extra
+        let start = self.header.data_offset + self.header.block_extra;
+        u64::from(number).saturating_mul(step).saturating_add(start).min(MAX_HOST)
     }
 
     /// Number of the block at host offset `offset`.
@@ -248,5 +249,20 @@ impl ClusterMap for BlockMap {
 
     fn as_check(&self) -> Option<&dyn Check> {
         Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_block_stands_beyond_what_offsets_reach() {
+        let mut header = Header::new(1 << 20, false, [[1; 16], [2; 16]]);
+        header.block_extra = 0xffff_fff8;
+        let storage = Arc::new(diskimg_core::MemDevice::new(0));
+        let map = BlockMap::new(storage, header, vec![FREE], "image", None);
+        assert_eq!(map.host(u32::MAX - 2), MAX_HOST);
+        assert!(map.number(map.host(1)) == 1);
     }
 }
