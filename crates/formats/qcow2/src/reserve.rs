@@ -17,15 +17,16 @@ struct Pending<'a> {
     image: &'a Qcow2,
     entries: Vec<NewEntry>,
     runs: Vec<Clusters>,
+    /// End of the clusters that are nobody else's; 0 for a payload, which shares its cluster with others.
+    own_end: u64,
     _claim: RangeGuard<'a>,
     _recorded: Recording<'a>,
 }
 
 impl Publish for Pending<'_> {
     fn commit(self: Box<Self>) -> Result<()> {
-        let ends = self.runs.iter().map(|run| run.bytes(&self.image.meta.geo).end());
         // Zeros at the end of the last cluster may not have been written.
-        let result = extend_to(&self.image.storage, ends.max().unwrap_or(0))
+        let result = extend_to(&self.image.storage, self.own_end)
             .and_then(|()| self.image.meta.publish(&self.entries));
         if result.is_err() {
             self.abandon();
@@ -72,7 +73,7 @@ impl Qcow2 {
         }
         let (entries, runs) = (Vec::new(), Vec::new());
         let mut pending =
-            Box::new(Pending { image: self, entries, runs, _claim: claim, _recorded: recorded });
+            Box::new(Pending { image: self, entries, runs, own_end: 0, _claim: claim, _recorded: recorded });
         let mut pieces = Vec::new();
         let mut cluster = clusters.start;
         while cluster < clusters.end {
@@ -85,6 +86,7 @@ impl Qcow2 {
             };
             pending.runs.push(run.clusters);
             let host = run.clusters.bytes(&geo);
+            pending.own_end = pending.own_end.max(host.end());
             let guest = geo.cluster_run(cluster, run.clusters.count);
             let part = guest.intersect(range);
             // The rest of the disk's last cluster, which a larger disk would show.
@@ -141,7 +143,8 @@ impl CompressedClusters for Qcow2 {
         let stored = ByteRange::new(host, payload_len);
         let entries = vec![NewEntry { cluster, entry: L2Entry::compressed(&geo, host, payload_len) }];
         let runs = vec![Clusters::holding(&geo, stored)];
-        let pending = Box::new(Pending { image: self, entries, runs, _claim: claim, _recorded: recorded });
+        let pending =
+            Box::new(Pending { image: self, entries, runs, own_end: 0, _claim: claim, _recorded: recorded });
         self.meta.check_overlap(stored)?;
         self.wrote_compressed();
         let piece = Piece {
