@@ -6,6 +6,8 @@
 //! | `cloop` | 6 blocks of 4 KiB | block size at 128, number at 132, offsets from 136 |
 //! | `dmg`, `dmg-fork` | 2 tables, 5 chunks of 8 KiB: raw, zlib, zeros; ignored, zlib | list or fork at 32 KiB, trailer at 40 KiB |
 
+use diskimg_testkit::layouts::{self, bochs_header, resource_fork};
+
 /// The image of this kind.
 pub fn image(kind: &str) -> Result<Vec<u8>, String> {
     match kind {
@@ -40,15 +42,7 @@ fn zlib(data: &[u8]) -> Vec<u8> {
 
 fn bochs(version: u32) -> Vec<u8> {
     const EXTENT: usize = 4096;
-    let mut image = vec![0; 512];
-    image[..22].copy_from_slice(b"Bochs Virtual HD Image");
-    image[32..39].copy_from_slice(b"Redolog");
-    image[48..55].copy_from_slice(b"Growing");
-    for (index, field) in [version, 512, 7, 512, EXTENT as u32].into_iter().enumerate() {
-        image[64 + index * 4..68 + index * 4].copy_from_slice(&field.to_le_bytes());
-    }
-    let (at, disk) = (if version == 0x1_0000 { 84 } else { 88 }, (7 * EXTENT - 3 * 512) as u64);
-    image[at..at + 8].copy_from_slice(&disk.to_le_bytes());
+    let mut image = bochs_header(version, 7, 512, EXTENT as u32, (7 * EXTENT - 3 * 512) as u64);
     for number in [u32::MAX, 2, 0, u32::MAX, 1, u32::MAX, u32::MAX] {
         image.extend(number.to_le_bytes());
     }
@@ -64,19 +58,7 @@ fn bochs(version: u32) -> Vec<u8> {
 fn cloop() -> Vec<u8> {
     const BLOCK: usize = 4096;
     let blocks: Vec<_> = (1..7).map(|seed| zlib(&contents(BLOCK, seed))).collect();
-    let mut image =
-        b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n".to_vec();
-    image.resize(128, 0);
-    image.extend((BLOCK as u32).to_be_bytes());
-    image.extend((blocks.len() as u32).to_be_bytes());
-    let mut at = 136 + 8 * (blocks.len() as u64 + 1);
-    for block in &blocks {
-        image.extend(at.to_be_bytes());
-        at += block.len() as u64;
-    }
-    image.extend(at.to_be_bytes());
-    image.extend(blocks.concat());
-    image
+    layouts::cloop(BLOCK as u32, &blocks)
 }
 
 /// Bytes at which the tables of a disk image start, and its trailer.
@@ -105,7 +87,7 @@ fn dmg(in_fork: bool) -> Vec<u8> {
     image.extend([zlib_1, zlib_2].concat());
     image.resize(TABLES, 0);
     let tables = [table(0, 48, &first), table(48, 32, &second)];
-    let list = if in_fork { fork(&tables) } else { plist(&tables) };
+    let list = if in_fork { resource_fork(&tables) } else { plist(&tables) };
     let place = [TABLES as u64, list.len() as u64].map(u64::to_be_bytes).concat();
     image.extend(list);
     image.resize(TRAILER, b' ');
@@ -134,18 +116,6 @@ fn plist(tables: &[Vec<u8>]) -> Vec<u8> {
     }
     text += "</array></dict></plist>\n";
     text.into_bytes()
-}
-
-fn fork(tables: &[Vec<u8>]) -> Vec<u8> {
-    let area: Vec<u8> = tables
-        .iter()
-        .flat_map(|table| [&(table.len() as u32).to_be_bytes(), table.as_slice()].concat())
-        .collect();
-    let mut fork = [256u32, 256 + area.len() as u32, area.len() as u32, 4].map(u32::to_be_bytes).concat();
-    fork.resize(256, 0);
-    fork.extend(area);
-    fork.extend([0; 4]);
-    fork
 }
 
 fn base64(bytes: &[u8]) -> String {

@@ -55,6 +55,8 @@ pub(crate) enum Key {
     Cache,
     /// Cache mode of the target.
     TargetCache,
+    /// Cache mode of the backing file.
+    BackingCache,
     /// Sizes have to be equal too.
     Strict,
     /// A snapshot of the source.

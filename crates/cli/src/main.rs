@@ -4,6 +4,7 @@
 //! Start-up is lean: nothing is read or allocated that the subcommand does not need.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod changed;
 mod check_report;
 mod command;
 mod commands;
@@ -17,6 +18,7 @@ mod json;
 mod objects;
 mod operation;
 mod option_help;
+mod options;
 mod program;
 mod progress;
 mod references;

@@ -9,12 +9,13 @@ use diskimg::core::options::split_options;
 use crate::command::{Key, Value, flag, value};
 use crate::commands::{COMMANDS, MORE_COMMANDS};
 use crate::getopt::{Getopt, Item, Opt, Order};
+use crate::options::HELP;
 use crate::references::References;
 use crate::ui::{Exit, Ui};
 use crate::{generate, help};
 
 const OPTIONS: &[Opt<Key>] = &[
-    flag(Key::Help, "h", &["help"]),
+    HELP,
     flag(Key::Version, "V", &["version"]),
     value(Key::Trace, "T", &["trace"]),
     value(Key::References, "", &["references"]),

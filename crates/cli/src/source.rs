@@ -5,6 +5,7 @@ use diskimg::core::driver::{NoticeLevel, Notices};
 use diskimg::core::protocol::CacheMode;
 
 use crate::command::{Key, Value};
+use crate::objects;
 use crate::ui::{Exit, Ui};
 
 /// An image to open.
@@ -25,12 +26,13 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Takes one of the options that describe an image.
+    /// Takes one of the options that describe an image; an object is one that it may name.
     pub(crate) fn take(&mut self, ui: &Ui, key: Key, value: Value) -> Result<(), Exit> {
         match key {
             Key::Format => self.format = Some(value.text(ui)?),
             Key::ImageOpts => self.image_opts = true,
             Key::ForceShare => self.force_share = true,
+            Key::Object => objects::add(ui, value)?,
             _ => {}
         }
         Ok(())

@@ -10,6 +10,7 @@
 //! - [`crash`] and [`faults`]: the explorations built from these.
 //! - [`contract`]: the suite that every format driver passes.
 //! - [`exchange`]: images that ours writes and the installed `qemu-img` reads, and the other way round.
+//! - [`layouts`]: images in the formats that nothing but these tests writes.
 //! - [`Oracle`] and [`suite`]: the installed `qemu-img`, and tests that are ignored where it is missing.
 //!
 //! Everything here is for tests: a broken expectation is a panic with the whole story in its message.
@@ -23,6 +24,7 @@ pub mod exchange;
 mod fault;
 pub mod faults;
 mod history;
+pub mod layouts;
 mod ops;
 mod oracle;
 mod overlay;

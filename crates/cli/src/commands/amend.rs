@@ -2,16 +2,16 @@
 
 use std::ffi::OsString;
 
-use diskimg::chain::OpenOptions;
 use diskimg::core::Task;
 use diskimg::core::options::OptUse;
 use diskimg::engine::amend::{AmendOptions, AmendPlan, amend_options};
 
-use crate::command::{Command, Key, flag, value};
-use crate::progress::ProgressBar;
-use crate::source::{Source, context};
+use crate::changed::Changed;
+use crate::command::{Command, Key, Value, flag};
+use crate::options::{CACHE, FORMAT, HELP, IMAGE_OPTS, OBJECT, OPTIONS, PROGRESS, QUIET};
+use crate::source::context;
 use crate::ui::{Exit, Ui};
-use crate::{objects, values};
+use crate::values;
 
 /// The subcommand.
 pub(crate) static COMMAND: Command = Command {
@@ -20,14 +20,14 @@ pub(crate) static COMMAND: Command = Command {
     synopsis: "[-f FMT | --image-opts] [t CACHE] [--force] [-p] [-q]
         [--object OBJDEF -o OPTIONS FILENAME",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        flag(Key::Quiet, "q", &["quiet"]),
-        value(Key::Object, "", &["object"]),
-        value(Key::Options, "o", &["options"]),
-        flag(Key::Progress, "p", &["progress"]),
-        value(Key::Format, "f", &["format"]),
-        value(Key::Cache, "t", &["cache"]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
+        HELP,
+        QUIET,
+        OBJECT,
+        OPTIONS,
+        PROGRESS,
+        FORMAT,
+        CACHE,
+        IMAGE_OPTS,
         flag(Key::Force, "", &["force"]),
     ],
     help: &[
@@ -45,52 +45,41 @@ pub(crate) static COMMAND: Command = Command {
     run,
 };
 
-/// Percent between two prints of progress.
-const PROGRESS_STEP: u8 = 1;
-
 #[derive(Debug, Default)]
 struct Args {
-    source: Source,
+    image: Changed,
     options: Option<String>,
-    progress: bool,
-    quiet: bool,
     force: bool,
-    cache: Option<String>,
 }
 
 impl Args {
-    fn take(&mut self, ui: &Ui, key: Key, value: crate::command::Value) -> Result<(), Exit> {
+    fn take(&mut self, ui: &Ui, key: Key, value: Value) -> Result<(), Exit> {
         match key {
-            Key::Quiet => self.quiet = true,
-            Key::Progress => self.progress = true,
             Key::Force => self.force = true,
             Key::Options => values::add_options(ui, &mut self.options, value)?,
-            Key::Cache => self.cache = Some(value.text(ui)?),
-            Key::Object => objects::add(ui, value)?,
-            _ => self.source.take(ui, key, value)?,
+            _ => self.image.take(ui, key, value)?,
         }
         Ok(())
     }
 }
 
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
-    let mut args_found = Args::default();
-    let operands = COMMAND.parse(ui, args, |key, value| args_found.take(ui, key, value))?;
-    let mut args = args_found;
-    let Some(options) = args.options.take() else { return Err(ui.usage("Must specify options (-o)")) };
+    let mut wanted = Args::default();
+    let operands = COMMAND.parse(ui, args, |key, value| wanted.take(ui, key, value))?;
+    let Args { mut image, options, force } = wanted;
+    let Some(options) = options else { return Err(ui.usage("Must specify options (-o)")) };
     // Only the line's end, whatever comes.
-    let progress = ProgressBar::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
+    let progress = image.progress_bar(ui);
     let wants_help = values::asks_for_help(Some(&options));
-    if wants_help && let Some(format) = &args.source.format {
+    if wants_help && let Some(format) = &image.source.format {
         return print_options(ui, format);
     }
-    args.source.filename = one_name(ui, operands)?;
-    args.source.cache = values::changed_cache(ui, args.cache.as_deref())?;
-    let node = args.source.open(ui, OpenOptions::write())?;
+    image.source.filename = one_name(ui, operands)?;
+    let node = image.open(ui)?;
     if wants_help {
         return print_options(ui, node.format());
     }
-    let wanted = AmendOptions { options: &options, force: args.force };
+    let wanted = AmendOptions { options: &options, force };
     let plan = AmendPlan::new(&node, &wanted).map_err(|error| ui.library_error(&error))?;
     progress.start();
     let result = plan.run(&context(ui), &Task::reporting(&progress));

@@ -11,6 +11,7 @@ use diskimg::core::size::MAX_IMAGE_SIZE;
 use diskimg::engine::{BenchKind, BenchOptions, bench};
 
 use crate::command::{Command, Key, Value, flag, value};
+use crate::options::{CACHE, FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, page};
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
 use crate::values;
@@ -23,10 +24,10 @@ pub(crate) static COMMAND: Command = Command {
         [-o OFFSET] [-s BUFFER_SIZE] [-S STEP_SIZE] [-i AIO] [-n]
         [-w [--pattern PATTERN] [--flush-interval INTERVAL [--no-drain]]]",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        value(Key::Format, "f", &["format"]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
-        value(Key::Cache, "t", &["cache"]),
+        HELP,
+        FORMAT,
+        IMAGE_OPTS,
+        CACHE,
         value(Key::Count, "c", &["count"]),
         value(Key::Depth, "d", &["depth"]),
         value(Key::Offset, "o", &["offset"]),
@@ -38,17 +39,13 @@ pub(crate) static COMMAND: Command = Command {
         value(Key::Pattern, "", &["pattern"]),
         value(Key::FlushInterval, "", &["flush-interval"]),
         flag(Key::NoDrain, "", &["no-drain"]),
-        flag(Key::ForceShare, "U", &["force-share"]),
+        FORCE_SHARE,
         flag(Key::Quiet, "q", &[]),
     ],
     help: &[
         ("-q, --quiet", "quiet operations"),
         ("-f, --format FMT", "specify FILENAME format explicitly"),
-        (
-            "--image-opts",
-            "indicates that FILENAME is a complete image specification
-     instead of a file name (incompatible with --format)",
-        ),
+        page::IMAGE_OPTS,
         ("-t, --cache CACHE", "cache mode for FILENAME (writeback)"),
         ("-c, --count COUNT", "number of I/O requests to perform"),
         ("-s, --buffer-size BUFFER_SIZE", "size of each I/O request"),
@@ -61,7 +58,7 @@ pub(crate) static COMMAND: Command = Command {
         ("--pattern PATTERN", "write this pattern byte instead of zero"),
         ("--flush-interval FLUSH_INTERVAL", "issue flush after this number of requests"),
         ("--no-drain", "do not wait when flushing pending requests"),
-        ("-U, --force-share", "open images in shared mode for concurrent access"),
+        page::FORCE_SHARE_ALL,
     ],
     run,
 };

@@ -6,9 +6,10 @@ use diskimg::chain::OpenOptions;
 use diskimg::engine::bitmap::{BitmapAction, change_bitmap};
 
 use crate::command::{Command, Key, Value, flag, value};
+use crate::options::{HELP, IMAGE_OPTS, OBJECT, page};
 use crate::source::Source;
 use crate::ui::{Exit, Ui};
-use crate::{objects, values};
+use crate::values;
 
 /// The subcommand.
 pub(crate) static COMMAND: Command = Command {
@@ -19,9 +20,9 @@ pub(crate) static COMMAND: Command = Command {
         [ -b SRC_FILENAME [-F SOURCE_FMT]] [-g SIZE[KMGTPE]] [--object OBJDEF]
         FILENAME BITMAP",
     options: &[
-        flag(Key::Help, "h", &["help"]),
+        HELP,
         value(Key::Format, "f", &[]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
+        IMAGE_OPTS,
         flag(Key::AddBitmap, "", &["add"]),
         value(Key::Granularity, "g", &["granularity"]),
         flag(Key::RemoveBitmap, "", &["remove"]),
@@ -31,15 +32,11 @@ pub(crate) static COMMAND: Command = Command {
         value(Key::MergeBitmap, "", &["merge"]),
         value(Key::Backing, "b", &["source-file"]),
         value(Key::BackingFormat, "F", &["source-format"]),
-        value(Key::Object, "", &["object"]),
+        OBJECT,
     ],
     help: &[
         ("-f, --format FMT", "specify FILENAME format explicitly"),
-        (
-            "--image-opts",
-            "indicates that FILENAME is a complete image specification
-     instead of a file name (incompatible with --format)",
-        ),
+        page::IMAGE_OPTS,
         ("--add", "creates BITMAP, enables to record future edits"),
         (" -g, --granularity SIZE[KMGTPE]", "sets non-default bitmap granularity for --add to this size"),
         ("--remove", "removes BITMAP"),
@@ -101,7 +98,6 @@ impl Args {
             }
             Key::Backing => self.source = Some(value.text(ui)?),
             Key::BackingFormat => self.source_format = Some(value.text(ui)?),
-            Key::Object => objects::add(ui, value)?,
             key => self.image.take(ui, key, value)?,
         }
         Ok(())

@@ -8,11 +8,12 @@ use diskimg::core::driver::Caps;
 use diskimg::core::{CheckReport, ErrorKind, Repair, Task};
 use diskimg::engine::check;
 
-use crate::command::{Command, Key, flag, value};
+use crate::command::{Command, Key, value};
+use crate::options::{FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, OUTPUT, QUIET, page};
 use crate::source::Source;
 use crate::ui::{Exit, Ui};
 use crate::values::{self, OutputFormat};
-use crate::{check_report, json, objects};
+use crate::{check_report, json};
 
 /// The subcommand.
 pub(crate) static COMMAND: Command = Command {
@@ -21,33 +22,29 @@ pub(crate) static COMMAND: Command = Command {
     synopsis: "[-f FMT | --image-opts] [-T CACHE_MODE] [-r] [-u]
         [--output human|json] [--object OBJDEF] FILENAME",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        flag(Key::Quiet, "q", &["quiet"]),
-        value(Key::Format, "f", &["format"]),
+        HELP,
+        QUIET,
+        FORMAT,
         value(Key::Cache, "T", &["cache"]),
         value(Key::Repair, "r", &["repair"]),
-        value(Key::Output, "", &["output"]),
-        value(Key::Object, "", &["object"]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
-        flag(Key::ForceShare, "U", &["force-share"]),
+        OUTPUT,
+        OBJECT,
+        IMAGE_OPTS,
+        FORCE_SHARE,
     ],
     help: &[
         ("-q, --quiet", "quiet operations"),
         ("-f, --format FMT", "specifies format of the image explicitly"),
-        (
-            "--image-opts",
-            "indicates that FILENAME is a complete image specification
-     instead of a file name (incompatible with --format)",
-        ),
+        page::IMAGE_OPTS,
         ("-T, --cache CACHE_MODE", "image cache mode (writeback)"),
-        ("-U, --force-share", "open image in shared mode for concurrent access"),
+        page::FORCE_SHARE,
         ("--output human|json", "output format"),
         (
             "-r, --repair leaks|all",
             "repair particular aspect of the image
      (image will be open in read-write mode, incompatible with --force-share)",
         ),
-        ("--object OBJDEF", "QEMU user-creatable object (eg encryption key)"),
+        page::OBJECT,
         ("FILENAME", "the image file (or image specification) to operate on"),
     ],
     run,
@@ -71,7 +68,6 @@ impl Args {
                 Key::Cache => cache = Some(value.text(ui)?),
                 Key::Repair => parsed.repair = parse_repair(ui, &value.text(ui)?)?,
                 Key::Output => parsed.output = OutputFormat::parse(ui, value)?,
-                Key::Object => objects::add(ui, value)?,
                 _ => parsed.source.take(ui, key, value)?,
             }
             Ok(())

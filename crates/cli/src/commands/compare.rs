@@ -7,6 +7,7 @@ use diskimg::core::Task;
 use diskimg::engine::{CompareOptions, CompareReport, CompareStage, Difference, compare};
 
 use crate::command::{Command, Key, flag, value};
+use crate::options::{FORCE_SHARE, HELP, IMAGE_OPTS, OBJECT, PROGRESS, QUIET, page};
 use crate::progress::ProgressBar;
 use crate::source::Source;
 use crate::ui::{Exit, Ui};
@@ -19,16 +20,16 @@ pub(crate) static COMMAND: Command = Command {
     synopsis: "[--image-opts | [-f FMT] [-F FMT]] [-s]
         [-T CACHE] [-U] [--object OBJDEF] FILENAME1 FILENAME2",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        flag(Key::Quiet, "q", &["quiet"]),
-        flag(Key::Progress, "p", &["progress"]),
+        HELP,
+        QUIET,
+        PROGRESS,
         value(Key::Format, "f", &["a-format", "left-format"]),
         value(Key::SecondFormat, "F", &["b-format", "right-format"]),
         flag(Key::Strict, "s", &["strict"]),
         value(Key::Cache, "T", &["cache"]),
-        value(Key::Object, "", &["object"]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
-        flag(Key::ForceShare, "U", &["force-share"]),
+        OBJECT,
+        IMAGE_OPTS,
+        FORCE_SHARE,
     ],
     help: &[
         ("-q, --quiet", "quiet operation"),
@@ -42,8 +43,8 @@ pub(crate) static COMMAND: Command = Command {
         ),
         ("-s, --strict", "strict mode, also check if sizes are equal"),
         ("-T, --cache CACHE_MODE", "images caching mode (writeback)"),
-        ("-U, --force-share", "open images in shared mode for concurrent access"),
-        ("--object OBJDEF", "QEMU user-creatable object (eg encryption key)"),
+        page::FORCE_SHARE_ALL,
+        page::OBJECT,
         ("FILENAME1, FILENAME2", "image files (or specifications) to compare"),
     ],
     run,

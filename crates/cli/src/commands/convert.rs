@@ -16,6 +16,7 @@ use diskimg::file::is_pipe;
 
 use crate::command::{Command, Key, Value, flag, value};
 use crate::operation::Operation;
+use crate::options::{FORCE_SHARE, HELP, OBJECT, OPTIONS, QUIET, RATE, page};
 use crate::snapshot;
 use crate::source::{Source, context};
 use crate::streams::{Spool, open_output, open_pipes, spool_pipes};
@@ -32,9 +33,9 @@ pub(crate) static COMMAND: Command = Command {
         [-B BACKING_FILENAME [-F BACKING_FMT]]
         SRC_FILENAME [SRC_FILENAME2 [...]] TGT_FILENAME",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        flag(Key::Quiet, "q", &["quiet"]),
-        value(Key::Object, "", &["object"]),
+        HELP,
+        QUIET,
+        OBJECT,
         flag(Key::ImageOpts, "", &["source-image-opts", "image-opts"]),
         value(Key::Format, "f", &["source-format"]),
         value(Key::Cache, "T", &["source-cache"]),
@@ -43,7 +44,7 @@ pub(crate) static COMMAND: Command = Command {
         value(Key::TargetFormat, "O", &["output-format"]),
         flag(Key::TargetImageOpts, "", &["target-image-opts"]),
         flag(Key::TargetIsZero, "", &["target-is-zero"]),
-        value(Key::Options, "o", &["options"]),
+        OPTIONS,
         value(Key::TargetCache, "t", &["output-cache"]),
         value(Key::Backing, "B", &["backing"]),
         value(Key::BackingFormat, "F", &["backing-format"]),
@@ -53,8 +54,8 @@ pub(crate) static COMMAND: Command = Command {
         flag(Key::Salvage, "", &["salvage"]),
         flag(Key::SkipBrokenBitmaps, "", &["skip-broken-bitmaps"]),
         flag(Key::OutOfOrder, "W", &["oob-writes"]),
-        value(Key::Rate, "r", &["rate"]),
-        flag(Key::ForceShare, "U", &["force-share"]),
+        RATE,
+        FORCE_SHARE,
         flag(Key::Progress, "p", &[]),
         flag(Key::Compress, "c", &[]),
         flag(Key::NoCreate, "n", &[]),
@@ -86,13 +87,13 @@ pub(crate) static COMMAND: Command = Command {
         ("-S, --sparse-size SPARSE_SIZE", "XXX todo"),
         ("--bitmaps", "also copy any persistent bitmaps present in source"),
         ("--skip-broken-bitmaps", "skip (do not error out) any broken bitmaps"),
-        ("-U, --force-share", "open images in shared mode for concurrent access"),
+        page::FORCE_SHARE_ALL,
         ("-r, --rate RATE", "I/O rate limit"),
         ("-m, --parallel NUM_COROUTINES", "specify parallelism (default 8)"),
         ("-C, --copy-range-offloading", "use copy_range offloading"),
         ("--salvage", "XXX todo"),
         ("-W, --oob-writes", "enable out-of-order writes to improve performance"),
-        ("--object OBJDEF", "QEMU user-creatable object (eg encryption key)"),
+        page::OBJECT,
         ("SRC_FILENAME", "source image file name (or specification with --image-opts)"),
         ("TGT_FILENAME", "target (output) image file name"),
     ],

@@ -6,6 +6,7 @@ use diskimg::core::Error;
 use diskimg::engine::{CreatePlan, CreateRequest};
 
 use crate::command::{Command, Key, flag, value};
+use crate::options::{FORMAT, HELP, OBJECT, OPTIONS, QUIET, page};
 use crate::source::context;
 use crate::ui::{Exit, Ui};
 use crate::{objects, option_help, values};
@@ -17,11 +18,11 @@ pub(crate) static COMMAND: Command = Command {
     synopsis: "[-f FMT] [-o FMT_OPTS] [-b BACKING_FILENAME [-F BACKING_FMT]]
         [--object OBJDEF] [-u] FILENAME [SIZE[bkKMGTPE]]",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        flag(Key::Quiet, "q", &["quiet"]),
-        value(Key::Object, "", &["object"]),
-        value(Key::Format, "f", &["format"]),
-        value(Key::Options, "o", &["options"]),
+        HELP,
+        QUIET,
+        OBJECT,
+        FORMAT,
+        OPTIONS,
         value(Key::Backing, "b", &["backing"]),
         value(Key::BackingFormat, "F", &["backing-format"]),
         flag(Key::BackingUnsafe, "u", &["backing-unsafe"]),
@@ -36,7 +37,7 @@ pub(crate) static COMMAND: Command = Command {
         ),
         ("-F, --backing-format BACKING_FMT", "specify format of BACKING_FILENAME"),
         ("-u, --backing-unsafe", "do not fail if BACKING_FMT can not be read"),
-        ("--object OBJDEF", "QEMU user-creatable object (eg encryption key)"),
+        page::OBJECT,
         ("FILENAME", "image file to create.  It will be overridden if exists"),
         (
             "SIZE",

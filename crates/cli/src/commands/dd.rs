@@ -10,9 +10,9 @@ use diskimg::core::size::MAX_IMAGE_SIZE;
 use diskimg::engine::dd::{DdOptions, check_distinct, dd};
 use diskimg::engine::{CreatePlan, CreateRequest, Maker};
 
-use crate::command::{Command, Key, Value, flag, value};
-use crate::objects;
+use crate::command::{Command, Key, Value, value};
 use crate::operation::Operation;
+use crate::options::{FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, page};
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
 use crate::values;
@@ -24,12 +24,12 @@ pub(crate) static COMMAND: Command = Command {
     synopsis: "[-f FMT|--image-opts] [-O OUTPUT_FMT] [-U]
         [bs=BLOCK_SIZE] [count=BLOCKS] if=INPUT of=OUTPUT",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        value(Key::Object, "", &["object"]),
-        value(Key::Format, "f", &["format"]),
+        HELP,
+        OBJECT,
+        FORMAT,
         value(Key::TargetFormat, "O", &["output-format"]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
-        flag(Key::ForceShare, "U", &["force-share"]),
+        IMAGE_OPTS,
+        FORCE_SHARE,
     ],
     help: &[
         ("-f, --format FMT", "specify format for INPUT explicitly"),
@@ -39,7 +39,7 @@ pub(crate) static COMMAND: Command = Command {
      instead of a file name (incompatible with --format)",
         ),
         ("-O, --output-format OUTPUT_FMT", "format of the OUTPUT (default raw)"),
-        ("-U, --force-share", "open images in shared mode for concurrent access"),
+        page::FORCE_SHARE_ALL,
         ("bs=BLOCK_SIZE[kKMGTP]", "size of I/O block (default 512)"),
         ("count=COUNT", "number of blocks to convert (default whole INPUT)"),
         ("if=INPUT", "input file name (or image specification with --image-opts)"),
@@ -64,7 +64,6 @@ impl Args {
         let mut source = Source::default();
         let mut format = None;
         let operands = COMMAND.parse(ui, args, |key, value| match key {
-            Key::Object => objects::add(ui, value),
             Key::TargetFormat => {
                 format = Some(value.text(ui)?);
                 Ok(())

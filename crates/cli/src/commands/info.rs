@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use diskimg::chain::{Node, OpenOptions};
 use diskimg::engine::{ImageReport, describe, describe_chain};
 
-use crate::command::{Command, Key, flag, value};
+use crate::command::{Command, Key, flag};
+use crate::options::{FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, OUTPUT, page};
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
 use crate::values::{self, OutputFormat};
-use crate::{image_report, json, objects};
+use crate::{image_report, json};
 
 /// The subcommand.
 pub(crate) static COMMAND: Command = Command {
@@ -18,25 +19,21 @@ pub(crate) static COMMAND: Command = Command {
     synopsis: "[-f FMT | --image-opts] [-b] [-U] [--object OBJDEF]
         [--output human|json] FILENAME",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        value(Key::Format, "f", &["format"]),
-        value(Key::Output, "", &["output"]),
+        HELP,
+        FORMAT,
+        OUTPUT,
         flag(Key::BackingChain, "b", &["backing-chain"]),
-        value(Key::Object, "", &["object"]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
-        flag(Key::ForceShare, "U", &["force-share"]),
+        OBJECT,
+        IMAGE_OPTS,
+        FORCE_SHARE,
     ],
     help: &[
         ("-f, --format FMT", "specify FILENAME image format explicitly"),
-        (
-            "--image-opts",
-            "indicates that FILENAME is a complete image specification
-     instead of a file name (incompatible with --format)",
-        ),
+        page::IMAGE_OPTS,
         ("-b, --backing-chain", "display information about backing chaing\n  (in case the image is stacked"),
-        ("-U, --force-share", "open image in shared mode for concurrent access"),
-        ("--object OBJDEF", "QEMU user-creatable object (eg encryption key)"),
-        ("--output human|json", "specify output format name (default human)"),
+        page::FORCE_SHARE,
+        page::OBJECT,
+        page::OUTPUT,
         ("FILENAME", "image file name (or specification with --image-opts)"),
     ],
     run,
@@ -56,7 +53,6 @@ impl Args {
             match key {
                 Key::Output => parsed.output = OutputFormat::parse(ui, value)?,
                 Key::BackingChain => parsed.backing_chain = true,
-                Key::Object => objects::add(ui, value)?,
                 _ => parsed.source.take(ui, key, value)?,
             }
             Ok(())

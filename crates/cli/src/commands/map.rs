@@ -7,8 +7,8 @@ use diskimg::chain::OpenOptions;
 use diskimg::core::{ByteRange, Error, Task};
 use diskimg::engine::{MapEntry, map};
 
-use crate::command::{Command, Key, flag, value};
-use crate::objects;
+use crate::command::{Command, Key, value};
+use crate::options::{FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, OUTPUT, page};
 use crate::source::Source;
 use crate::ui::{Exit, Ui};
 use crate::values::{self, OutputFormat};
@@ -20,27 +20,23 @@ pub(crate) static COMMAND: Command = Command {
     synopsis: "[-f FMT | --image-opts] [--object OBJDEF] [--output human|json]
         [--start-offset OFFSET] [--max-length LENGTH] [-U] FILENAME",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        value(Key::Format, "f", &["format"]),
-        value(Key::Output, "", &["output"]),
-        value(Key::Object, "", &["object"]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
-        flag(Key::ForceShare, "U", &["force-share"]),
+        HELP,
+        FORMAT,
+        OUTPUT,
+        OBJECT,
+        IMAGE_OPTS,
+        FORCE_SHARE,
         value(Key::StartOffset, "s", &["start-offset"]),
         value(Key::MaxLength, "l", &["max-length"]),
     ],
     help: &[
         ("-f, --format FMT", "specify FILENAME image format explicitly"),
-        (
-            "--image-opts",
-            "indicates that FILENAME is a complete image specification
-     instead of a file name (incompatible with --format)",
-        ),
+        page::IMAGE_OPTS,
         ("--start-offset OFFSET", ""),
         ("--max-length LENGTH", ""),
-        ("--output human|json", "specify output format name (default human)"),
-        ("-U, --force-share", "open image in shared mode for concurrent access"),
-        ("--object OBJDEF", "QEMU user-creatable object (eg encryption key)"),
+        page::OUTPUT,
+        page::FORCE_SHARE,
+        page::OBJECT,
         ("FILENAME", "image file name (or specification with --image-opts)"),
     ],
     run,
@@ -62,7 +58,6 @@ impl Args {
                 Key::Output => parsed.output = OutputFormat::parse(ui, value)?,
                 Key::StartOffset => parsed.start = values::size(ui, "start offset", &value.text(ui)?)?,
                 Key::MaxLength => parsed.length = Some(values::size(ui, "max length", &value.text(ui)?)?),
-                Key::Object => objects::add(ui, value)?,
                 _ => parsed.source.take(ui, key, value)?,
             }
             Ok(())

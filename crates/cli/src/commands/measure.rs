@@ -10,12 +10,13 @@ use diskimg::engine::measure::{self, measure};
 use diskimg::engine::{Maker, SnapshotName};
 use serde_json::{Map, Value};
 
-use crate::command::{Command, Key, flag, value};
+use crate::command::{Command, Key, value};
+use crate::json;
+use crate::options::{FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, OPTIONS, OUTPUT, page};
 use crate::snapshot;
 use crate::source::{Source, context};
 use crate::ui::{Exit, Ui};
 use crate::values::{self, OutputFormat};
-use crate::{json, objects};
 
 /// The subcommand.
 pub(crate) static COMMAND: Command = Command {
@@ -25,30 +26,26 @@ pub(crate) static COMMAND: Command = Command {
        [--output OFMT] [--object OBJDEF] [-l SNAPSHOT_PARAM]
        (--size SIZE | FILENAME)",
     options: &[
-        flag(Key::Help, "h", &["help"]),
+        HELP,
         value(Key::TargetFormat, "O", &["target-format"]),
-        value(Key::Format, "f", &["format"]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
-        value(Key::Options, "o", &["options"]),
+        FORMAT,
+        IMAGE_OPTS,
+        OPTIONS,
         value(Key::Snapshot, "l", &["snapshot"]),
-        value(Key::Object, "", &["object"]),
-        value(Key::Output, "", &["output"]),
+        OBJECT,
+        OUTPUT,
         value(Key::Size, "", &["size"]),
-        flag(Key::ForceShare, "U", &["force-share"]),
+        FORCE_SHARE,
     ],
     help: &[
         ("-O, --target-format FMT", "desired target/output image format (default raw)"),
         ("-s, --size SIZE", "measure file size for given image size"),
         ("FILENAME", "measure file size required to convert from FILENAME"),
         ("-f, --format", "specify format of FILENAME explicitly"),
-        (
-            "--image-opts",
-            "indicates that FILENAME is a complete image specification
-     instead of a file name (incompatible with --format)",
-        ),
+        page::IMAGE_OPTS,
         ("-l, --snapshot SNAPSHOT", "use this snapshot in FILENAME as source"),
         ("--output human|json", "output format"),
-        ("-U, --force-share", "open images in shared mode for concurrent access"),
+        page::FORCE_SHARE_ALL,
     ],
     run,
 };
@@ -82,7 +79,6 @@ impl Args {
                 Key::Output => output = OutputFormat::parse(ui, value)?,
                 Key::Size => size = Some(values::size(ui, "image size", &value.text(ui)?)?),
                 Key::Snapshot => snapshot = Some(snapshot::parse(ui, value)?),
-                Key::Object => objects::add(ui, value)?,
                 _ => source.take(ui, key, value)?,
             }
             Ok(())

@@ -6,11 +6,12 @@ use diskimg::chain::{Node, OpenOptions};
 use diskimg::core::{BackingRef, Task};
 use diskimg::engine::rebase::{RebaseOptions, can_rebase, check_format, open_backing, rebase, set_backing};
 
+use crate::changed::Changed;
 use crate::command::{Command, Key, Value, flag, value};
-use crate::operation::Operation;
-use crate::source::{Source, context};
+use crate::options::{CACHE, FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, PROGRESS, QUIET, page};
+use crate::source::context;
 use crate::ui::{Exit, Ui};
-use crate::{objects, values};
+use crate::values;
 
 /// The subcommand.
 pub(crate) static COMMAND: Command = Command {
@@ -21,90 +22,76 @@ pub(crate) static COMMAND: Command = Command {
         [--object OBJDEF] [-c] FILENAME
 Rebases FILENAME on top of BACKING_FILENAME or no backing file",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        flag(Key::Quiet, "q", &["quiet"]),
-        flag(Key::Progress, "p", &["progress"]),
-        value(Key::Format, "f", &["format"]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
-        value(Key::TargetCache, "t", &["cache"]),
+        HELP,
+        QUIET,
+        PROGRESS,
+        FORMAT,
+        IMAGE_OPTS,
+        CACHE,
         value(Key::Backing, "b", &["backing"]),
         value(Key::BackingFormat, "F", &["backing-format"]),
-        value(Key::Cache, "T", &["backing-cache"]),
+        value(Key::BackingCache, "T", &["backing-cache"]),
         flag(Key::BackingUnsafe, "u", &["backing-unsafe"]),
-        flag(Key::ForceShare, "U", &["force-share"]),
-        value(Key::Object, "", &["object"]),
+        FORCE_SHARE,
+        OBJECT,
         flag(Key::Compress, "c", &["compress"]),
     ],
     help: &[
         ("-q, --quiet", "quiet operation"),
         ("-p, --progress", "show progress indicator"),
         ("-f, --format FMT", "specify FILENAME format explicitly"),
-        (
-            "--image-opts",
-            "indicates that FILENAME is a complete image specification
-     instead of a file name (incompatible with --format)",
-        ),
+        page::IMAGE_OPTS,
         ("-t, --cache CACHE", "cache mode for FILENAME (writeback)"),
         ("-b, --backing BACKING_FILENAME|\"\"", "rebase onto this file (or no backing file)"),
         ("-F, --backing-format BACKING_FMT", "specify format for BACKING_FILENAME"),
         ("-T, --backing-cache CACHE", "BACKING_FILENAME cache mode (writeback)"),
         ("-u, --backing-unsafe", "do not fail if BACKING_FILENAME can not be read"),
         ("-c, --compress", "compress image (when image supports this)"),
-        ("-U, --force-share", "open image in shared mode for concurrent access"),
-        ("--object OBJDEF", "QEMU user-creatable object (eg encryption key)"),
+        page::FORCE_SHARE,
+        page::OBJECT,
         ("FILENAME", "image file name (or specification with --image-opts)"),
     ],
     run,
 };
 
-/// Percent between two prints of progress.
-const PROGRESS_STEP: u8 = 1;
-
 #[derive(Debug, Default)]
 struct Args {
-    source: Source,
-    cache: Option<String>,
+    image: Changed,
     backing: Option<String>,
     backing_format: Option<String>,
     backing_cache: Option<String>,
     only_name: bool,
     compress: bool,
-    quiet: bool,
-    progress: bool,
     force_share: bool,
 }
 
 impl Args {
     fn take(&mut self, ui: &Ui, key: Key, value: Value) -> Result<(), Exit> {
         match key {
-            Key::Quiet => self.quiet = true,
-            Key::Progress => self.progress = true,
             Key::BackingUnsafe => self.only_name = true,
             Key::Compress => self.compress = true,
             Key::ForceShare => self.force_share = true,
-            Key::TargetCache => self.cache = Some(value.text(ui)?),
-            Key::Cache => self.backing_cache = Some(value.text(ui)?),
+            Key::BackingCache => self.backing_cache = Some(value.text(ui)?),
             Key::Backing => self.backing = Some(value.text(ui)?),
             Key::BackingFormat => self.backing_format = Some(value.text(ui)?),
-            Key::Object => objects::add(ui, value)?,
-            _ => self.source.take(ui, key, value)?,
+            _ => self.image.take(ui, key, value)?,
         }
         Ok(())
     }
 }
 
 fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
-    let mut parsed = Args::default();
-    let operands = COMMAND.parse(ui, args, |key, value| parsed.take(ui, key, value))?;
-    let mut args = parsed;
-    args.source.filename = values::one_image(ui, operands)?;
+    let mut wanted = Args::default();
+    let operands = COMMAND.parse(ui, args, |key, value| wanted.take(ui, key, value))?;
+    let mut args = wanted;
+    args.image.name(ui, operands)?;
     if !args.only_name && args.backing.is_none() {
         return Err(ui.usage("Must specify backing file (-b) or use unsafe mode (-u)"));
     }
-    let operation = Operation::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
-    args.source.cache = values::changed_cache(ui, args.cache.as_deref())?;
+    let operation = args.image.operation(ui);
+    args.image.find_cache(ui)?;
     let backing_cache = values::source_cache(ui, args.backing_cache.as_deref())?;
-    let top = args.source.open(ui, OpenOptions { backing: !args.only_name, ..OpenOptions::write() })?;
+    let top = args.image.source.open(ui, OpenOptions { backing: !args.only_name, ..OpenOptions::write() })?;
     let options = RebaseOptions { compress: args.compress, ..RebaseOptions::default() };
     let read = OpenOptions { force_share: args.force_share, ..OpenOptions::read().with_cache(backing_cache) };
     operation.run(|task| args.change(ui, &top, &options, &read, task), || ())?;

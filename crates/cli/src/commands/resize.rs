@@ -10,7 +10,7 @@ use diskimg::engine::resize::{NewSize, ResizeOptions, SHRINK_REFUSED, SHRINK_WAR
 
 use crate::command::{Command, Key, Value, flag, value};
 use crate::getopt::{Getopt, Item, Order};
-use crate::objects;
+use crate::options::{FORMAT, HELP, IMAGE_OPTS, OBJECT, QUIET, page};
 use crate::source::Source;
 use crate::ui::{Exit, Ui};
 
@@ -21,13 +21,13 @@ pub(crate) static COMMAND: Command = Command {
     synopsis: "[-f FMT | --image-opts] [--preallocation PREALLOC] [--shrink]
         [--object OBJECTDEF] [-q] FILENAME [+-]SIZE[bkKMGTPE]",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        flag(Key::Quiet, "q", &["quiet"]),
-        value(Key::Format, "f", &["format"]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
+        HELP,
+        QUIET,
+        FORMAT,
+        IMAGE_OPTS,
         value(Key::Preallocation, "", &["preallocation"]),
         flag(Key::Shrink, "", &["shrink"]),
-        value(Key::Object, "", &["object"]),
+        OBJECT,
     ],
     help: &[
         ("-q, --quiet", "quiet operation"),
@@ -39,7 +39,7 @@ pub(crate) static COMMAND: Command = Command {
         ),
         ("--shrink", "allow operation when new size is smaller than original"),
         ("--preallocation PREALLOC", "specify preallocation type for the new areas"),
-        ("--object OBJDEF", "QEMU user-creatable object (eg encryption key)"),
+        page::OBJECT,
         ("FILENAME", "image file (specification) to resize"),
         (
             "[+-]SIZE[bkKMGTPE]",
@@ -72,7 +72,6 @@ impl Args {
                 Item::Option(Key::Quiet, _) => quiet = true,
                 Item::Option(Key::Shrink, _) => shrink = true,
                 Item::Option(Key::Preallocation, mode) => prealloc = parse_prealloc(ui, Value(mode))?,
-                Item::Option(Key::Object, object) => objects::add(ui, Value(object))?,
                 Item::Option(key, value) => source.take(ui, key, Value(value))?,
                 Item::Operand(operand) if name.is_none() => {
                     name = Some(operand);

@@ -8,9 +8,10 @@ use diskimg::core::{Error, ErrorKind};
 use diskimg::engine::snapshot;
 
 use crate::command::{Command, Key, flag, value};
+use crate::options::{FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, QUIET};
 use crate::source::Source;
 use crate::ui::{Exit, Ui};
-use crate::{human, objects, values};
+use crate::{human, values};
 
 /// The subcommand.
 pub(crate) static COMMAND: Command = Command {
@@ -19,12 +20,12 @@ pub(crate) static COMMAND: Command = Command {
     synopsis: "[-f FMT | --image-opts] [-l | -a|-c|-d SNAPSHOT]
         [-U] [--object OBJDEF] FILENAME",
     options: &[
-        flag(Key::Help, "h", &["help"]),
-        flag(Key::Quiet, "q", &["quiet"]),
-        value(Key::Object, "", &["object"]),
-        value(Key::Format, "f", &["format"]),
-        flag(Key::ImageOpts, "", &["image-opts"]),
-        flag(Key::ForceShare, "U", &["force-share"]),
+        HELP,
+        QUIET,
+        OBJECT,
+        FORMAT,
+        IMAGE_OPTS,
+        FORCE_SHARE,
         flag(Key::List, "l", &["list"]),
         value(Key::Apply, "a", &["apply"]),
         value(Key::Create, "c", &["create"]),
@@ -80,7 +81,6 @@ impl Args {
                 Key::Create => set(ui, &mut action, Action::Create(value.text(ui)?))?,
                 Key::Apply => set(ui, &mut action, Action::Apply(value.text(ui)?))?,
                 Key::Delete => set(ui, &mut action, Action::Delete(value.text(ui)?))?,
-                Key::Object => objects::add(ui, value)?,
                 _ => source.take(ui, key, value)?,
             }
             Ok(())

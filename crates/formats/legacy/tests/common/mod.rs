@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use base64::Engine as _;
 use diskimg_testkit::Rng;
+use diskimg_testkit::layouts::{self, bochs_header, resource_fork};
 
 /// An image and its disk.
 pub(crate) struct Sample {
@@ -23,17 +24,8 @@ pub(crate) fn bochs(rng: &mut Rng, version_1: bool) -> Sample {
     let extents = 1 + rng.index(20);
     let len = extents * extent - rng.index(extent / 512) * 512;
     let bitmap = (extent / 512).div_ceil(8);
-    let mut image = vec![0; 512];
-    image[..22].copy_from_slice(b"Bochs Virtual HD Image");
-    image[32..39].copy_from_slice(b"Redolog");
-    image[48..55].copy_from_slice(b"Growing");
-    let version: u32 = if version_1 { 0x1_0000 } else { 0x2_0000 };
-    let fields = [version, 512, extents as u32, bitmap as u32, extent as u32];
-    for (index, field) in fields.into_iter().enumerate() {
-        image[64 + index * 4..68 + index * 4].copy_from_slice(&field.to_le_bytes());
-    }
-    let at = if version_1 { 84 } else { 88 };
-    image[at..at + 8].copy_from_slice(&(len as u64).to_le_bytes());
+    let version = if version_1 { 0x1_0000 } else { 0x2_0000 };
+    let mut image = bochs_header(version, extents as u32, bitmap as u32, extent as u32, len as u64);
     let mut order: Vec<usize> = (0..extents).filter(|_| rng.chance(70)).collect();
     for index in (1..order.len()).rev() {
         order.swap(index, rng.index(index + 1));
@@ -76,19 +68,7 @@ pub(crate) fn cloop(rng: &mut Rng) -> Sample {
         noise(rng, len)
     };
     let blocks: Vec<Vec<u8>> = guest.chunks(block).map(zlib).collect();
-    let mut image =
-        b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n".to_vec();
-    image.resize(128, 0);
-    image.extend((block as u32).to_be_bytes());
-    image.extend((blocks.len() as u32).to_be_bytes());
-    let mut at = 136 + 8 * (blocks.len() as u64 + 1);
-    for block in &blocks {
-        image.extend(at.to_be_bytes());
-        at += block.len() as u64;
-    }
-    image.extend(at.to_be_bytes());
-    image.extend(blocks.concat());
-    Sample { image, guest }
+    Sample { image: layouts::cloop(block as u32, &blocks), guest }
 }
 
 fn checksum(value: u32) -> Vec<u8> {
@@ -139,7 +119,7 @@ pub(crate) fn dmg(rng: &mut Rng, codings: &[u32], in_fork: bool) -> Sample {
         }
         tables.push(table);
     }
-    let list = if in_fork { fork(&tables) } else { plist(&tables) };
+    let list = if in_fork { resource_fork(&tables) } else { plist(&tables) };
     let place = (image.len() as u64, list.len() as u64);
     image.extend(list);
     let (resources, plist) = if in_fork { (place, (0, 0)) } else { ((0, 0), place) };
@@ -175,16 +155,4 @@ fn plist(tables: &[Vec<u8>]) -> Vec<u8> {
     }
     text.push_str("</array><key>x</key><data>\nAAAA\n</data></dict></plist>\n");
     text.into_bytes()
-}
-
-fn fork(tables: &[Vec<u8>]) -> Vec<u8> {
-    let area: Vec<u8> = tables
-        .iter()
-        .flat_map(|table| (table.len() as u32).to_be_bytes().into_iter().chain(table.iter().copied()))
-        .collect();
-    let mut fork = [256u32, 256 + area.len() as u32, area.len() as u32, 4].map(u32::to_be_bytes).concat();
-    fork.resize(256, 0);
-    fork.extend(area);
-    fork.extend([0; 4]);
-    fork
 }
