@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
@@ -219,7 +218,8 @@ fn crashes(options: &'static [&'static str], size: u64) {
                 let last = (done + 1).min(worlds.len() - 1);
                 let known: Vec<&World> = worlds.iter().map(|(_, world)| world).collect();
                 let may_be = MayBe { disks: &known[first..=last], snapshots: &known[done..=last] };
-                let judged = judge(&state.disks[0], &may_be, is_v2, total.distinct, &mut total);
+                let judged =
+                    suite::judged(|| judge(&state.disks[0], &may_be, is_v2, total.distinct, &mut total));
                 judged.map_err(|text| {
                     format!(
                         "{options:?} {acts:?}: after {} of {} events ({}; acts end at {:?}): {text}",
@@ -283,7 +283,8 @@ fn faults(options: &'static [&'static str], size: u64) {
                 // What is only written may be lost where closing it failed.
                 let first = if failed.is_none() { first.min(known.len() - 2) } else { first };
                 let may_be = MayBe { disks: &known[first..], snapshots: &known[from..] };
-                let judged = judge(&memory.to_vec(), &may_be, is_v2, total.faults, &mut total);
+                let judged =
+                    suite::judged(|| judge(&memory.to_vec(), &may_be, is_v2, total.faults, &mut total));
                 if let Err(text) = judged {
                     panic!(
                         "{options:?} {acts:?}: failure {nth} of {kinds:?}, {times} times, {failed:?}: {text}"
@@ -302,20 +303,6 @@ struct MayBe<'a> {
 }
 
 fn judge(
-    bytes: &[u8],
-    may_be: &MayBe<'_>,
-    is_v2: bool,
-    number: usize,
-    total: &mut Total,
-) -> Result<(), String> {
-    let run = AssertUnwindSafe(|| look(bytes, may_be, is_v2, number, total));
-    std::panic::catch_unwind(run).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        Err(format!("panic: {}", text.unwrap_or_else(|| "without words".to_owned())))
-    })
-}
-
-fn look(
     bytes: &[u8],
     may_be: &MayBe<'_>,
     is_v2: bool,

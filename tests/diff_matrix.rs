@@ -57,8 +57,6 @@ mod odd;
 mod open;
 #[path = "diff_matrix/overlap.rs"]
 mod overlap;
-#[path = "diff_matrix/pending.rs"]
-mod pending;
 #[path = "diff_matrix/read_only.rs"]
 mod read_only;
 #[path = "diff_matrix/rebase.rs"]
@@ -104,7 +102,7 @@ fn main() -> std::process::ExitCode {
     ];
     support::suite::run_cases(
         tables.into_iter().flatten().collect(),
-        [accepted::ACCEPTED, layout::LAYOUT, pending::PENDING, read_only::ACCEPTED].concat(),
+        [accepted::ACCEPTED, layout::LAYOUT, read_only::ACCEPTED].concat(),
         alone::tests(),
         LEAST,
     )

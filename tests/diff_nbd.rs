@@ -129,7 +129,7 @@ impl Drop for Nbd {
 
 /// Data and holes.
 fn source(len: usize) -> Vec<u8> {
-    patches(len, 300_001, [512, 4096, 65_536, 200_000])
+    patches(len, 300_001, 200_000)
 }
 
 fn names(oracle: &Oracle) {

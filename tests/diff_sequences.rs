@@ -5,7 +5,6 @@
 //! snapshots are those of a flat model for both programs, bitmaps have the model's bits, and `info`, `snapshot -l`,
 //! `check` and `map` of both print the same. A sequence that goes wrong is made short and printed as shell commands.
 //!
-//! What ours can't do yet ([`layout::PENDING`]) is done by the installed tools alone, and reported as ignored.
 //! `DISKIMG_SEQUENCES=500` runs so many, each looked over in full; `DISKIMG_FIRST_SEED=N` begins elsewhere;
 //! `DISKIMG_STEPS=N` makes them longer or shorter.
 #![allow(unreachable_pub, clippy::indexing_slicing, clippy::cast_possible_truncation)]
@@ -56,10 +55,7 @@ fn main() -> std::process::ExitCode {
     let first = number("DISKIMG_FIRST_SEED").unwrap_or(0);
     let steps = number("DISKIMG_STEPS").map_or(STEPS, |n| n as usize);
     let full = sequences.is_some();
-    let mut tests: Vec<Test> = layout::PENDING
-        .iter()
-        .map(|(_, what)| Test::new(format!("ours: {what}"), Needs::Later, |_| Ok(())))
-        .collect();
+    let mut tests = Vec::new();
     for seed in first..first + sequences.unwrap_or(SEQUENCES) {
         let name = format!("sequence/{seed}/{}", generate::layout(seed).name);
         tests.push(Test::new(name, Needs::Texts, move |env| sequence(env, seed, steps, full)));

@@ -149,7 +149,7 @@ fn main() -> ExitCode {
 }
 
 fn source() -> Vec<u8> {
-    patches(SIZE, 3_000_001, [512, 4096, 65_536, 300_000])
+    patches(SIZE, 3_000_001, 300_000)
 }
 
 fn contents(oracle: &Oracle, kind: &str) {
@@ -158,19 +158,10 @@ fn contents(oracle: &Oracle, kind: &str) {
     std::fs::write(folder.join("src.raw"), source()).unwrap();
     for (program, name) in [("qemu-img", "q.vhdx"), (OURS, "o.vhdx")] {
         PAIR.must(program, folder, &["convert", "-f", "raw", "-O", "vhdx", "-o", kind, "src.raw", name]);
+        PAIR.same_of(folder, "vhdx", name, kind);
         for args in [
-            &["info", name][..],
-            &["info", "--output=json", name],
-            &["map", name],
-            &["map", "--output=json", name],
-            &["check", name],
-            &["check", "--output=json", name],
-            &["check", "-r", "all", name],
-            &["measure", "-O", "vhdx", name],
-            &["measure", "-O", "qcow2", name],
-            &["resize", name, "64M"],
+            &["resize", name, "64M"][..],
             &["amend", "-o", "size=1M", name],
-            &["snapshot", "-l", name],
             &["compare", "-f", "raw", "-F", "vhdx", "src.raw", name],
         ] {
             PAIR.same_in(folder, args, kind);

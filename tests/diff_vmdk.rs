@@ -83,7 +83,7 @@ fn main() -> ExitCode {
 }
 
 fn source() -> Vec<u8> {
-    patches(SIZE, 3_000_001, [512, 4096, 65_536, 300_000])
+    patches(SIZE, 3_000_001, 300_000)
 }
 
 fn contents(oracle: &Oracle, kind: &str) {
@@ -92,20 +92,9 @@ fn contents(oracle: &Oracle, kind: &str) {
     std::fs::write(folder.join("src.raw"), source()).unwrap();
     for (program, name) in [("qemu-img", "q.vmdk"), (OURS, "o.vmdk")] {
         PAIR.must(program, folder, &["convert", "-f", "raw", "-O", "vmdk", "-o", kind, "src.raw", name]);
-        for args in [
-            &["info", name][..],
-            &["info", "--output=json", name],
-            &["map", name],
-            &["map", "--output=json", name],
-            &["check", name],
-            &["check", "--output=json", name],
-            &["check", "-r", "all", name],
-            &["measure", "-O", "vmdk", name],
-            &["resize", name, "64M"],
-            &["compare", "-f", "raw", "-F", "vmdk", "src.raw", name],
-        ] {
-            PAIR.same(folder, args);
-        }
+        PAIR.same_of(folder, "vmdk", name, kind);
+        PAIR.same_in(folder, &["resize", name, "64M"], kind);
+        PAIR.same_in(folder, &["compare", "-f", "raw", "-F", "vmdk", "src.raw", name], kind);
         // What the one wrote the other one writes on, where it takes writes at all.
         if !kind.contains("stream") {
             oracle.qemu_io(folder, "vmdk", name, &["write -P 7 100k 70k", "write -z 10M 1M"]);

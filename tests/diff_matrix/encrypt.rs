@@ -1,6 +1,7 @@
 //! Encrypted qcow2 images: every command with the right, a wrong and no secret, conversion in all directions, and what
 //! is refused.
 
+use crate::fixtures::SECRETS;
 use crate::support::case::{Case, Files, Fixture};
 use crate::support::suite::{group, patched};
 
@@ -24,7 +25,7 @@ pub fn cases() -> Vec<Case> {
 
 /// `$S`: secrets; `@`: the image with its secret; `%`: its name.
 fn spelt(line: &str, image: &str) -> String {
-    line.replace("$S", "--object secret,id=s,data=pw --object secret,id=w,data=wrong")
+    line.replace("$S", SECRETS)
         .replace('@', &format!("driver=qcow2,encrypt.key-secret=s,file.filename={image}.qcow2"))
         .replace('%', &format!("{image}.qcow2"))
 }

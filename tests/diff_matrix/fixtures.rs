@@ -2,6 +2,9 @@
 
 use crate::support::case::Fixture;
 
+/// Secrets: `s` is the password of the images, `w` is not.
+pub const SECRETS: &str = "--object secret,id=s,data=pw --object secret,id=w,data=wrong";
+
 /// Files that overlays can be put on, and targets that exist.
 pub const BASES: Fixture = Fixture {
     name: "bases",

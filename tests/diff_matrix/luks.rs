@@ -1,6 +1,7 @@
 //! LUKS volumes: every command with the right, a wrong and no secret, detached headers, key slots, damaged headers, and
 //! what is refused.
 
+use crate::fixtures::SECRETS;
 use crate::support::case::{Case, Files, Fixture};
 use crate::support::suite::{group, patched};
 
@@ -41,7 +42,7 @@ const EVERY_TIME: &[&str] = &[
 
 /// `$S`: secrets; `@`: the image with its secret; `#`: a new one with its secret; `%`: the image's name.
 fn spelt(line: &str, image: &str) -> String {
-    line.replace("$S", "--object secret,id=s,data=pw --object secret,id=w,data=wrong")
+    line.replace("$S", SECRETS)
         .replace('@', &format!("driver=luks,key-secret=s,file.filename={image}.luks"))
         .replace('#', "driver=luks,key-secret=s,file.filename=n.luks")
         .replace('%', &format!("{image}.luks"))

@@ -1,45 +1,4 @@
-//! The images that sequences begin with, and what both programs must be able to do for them.
-
-/// A thing that a program can do. What ours can't do yet is in [`PENDING`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Feature {
-    /// Writes, zeroes and discards by a guest.
-    GuestWrites,
-    /// Compressed clusters written by a guest.
-    CompressedWrites,
-    /// `resize`.
-    Resize,
-    /// `resize` of an image with bitmaps.
-    ResizeWithBitmaps,
-    /// `snapshot -c`, `-a`, `-d`.
-    Snapshots,
-    /// `convert -l`.
-    SnapshotContents,
-    /// `bitmap`.
-    Bitmaps,
-    /// Bitmaps record what a guest writes.
-    Recording,
-    /// `convert --bitmaps`.
-    ConvertBitmaps,
-    /// `amend`.
-    Amend,
-    /// `check -r`.
-    Repair,
-    /// `convert`.
-    Convert,
-    /// Images encrypted with LUKS.
-    Luks,
-    /// Images encrypted with AES.
-    Aes,
-}
-
-/// What ours is still to learn: done by the installed tools alone meanwhile, and reported as ignored.
-pub const PENDING: &[(Feature, &str)] = &[];
-
-/// True if ours can do it.
-pub fn ours_can(feature: Feature) -> bool {
-    PENDING.iter().all(|(pending, _)| *pending != feature)
-}
+//! The images that sequences begin with, and what they are converted to.
 
 /// How the guest's data is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,15 +12,6 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// What a program must know for it.
-    pub const fn feature(self) -> Option<Feature> {
-        match self {
-            Self::Plain => None,
-            Self::Luks => Some(Feature::Luks),
-            Self::Aes => Some(Feature::Aes),
-        }
-    }
-
     /// Create options.
     pub const fn options(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
 //! Carries out steps: ours and the installed tools each try them on a copy of the same image, must say the same of it,
 //! and one of the two results is gone on with. Then everything is verified.
 
-use super::layout::{Cipher, Layout, ours_can};
+use super::layout::{Cipher, Layout};
 use super::model::Model;
 use super::step::{self, Action, GuestOp, Request, Step, Who};
 use super::support::folder;
@@ -103,7 +103,7 @@ impl<'a> Ground<'a> {
             files: files.to_vec(),
         };
         let mut ground = Self { env, root, current: 0, model, layout, lines: Vec::new(), failed: false };
-        ground.create(ours && layout.cipher.feature().is_none_or(ours_can))?;
+        ground.create(ours)?;
         Ok(ground)
     }
 
@@ -141,22 +141,14 @@ impl<'a> Ground<'a> {
         if self.model.avoids(&step.action).is_some() {
             return Ok(None);
         }
-        let able = step.action.needs(&self.model).into_iter().all(ours_can);
         let harmful = self.model.only_ours(&step.action).is_some();
-        if harmful && !able {
-            return Ok(None);
-        }
-        let who = match (able, harmful) {
-            (true, true) => Who::Ours,
-            (true, false) => step.who,
-            (false, _) => Who::Theirs,
-        };
+        let who = if harmful { Who::Ours } else { step.who };
         let step = Step { who, ..step.clone() };
         self.lines.push(step::shell_line(&step, &self.model));
         let (here, there) = (self.dir(), self.other());
         let done = if harmful {
             self.attempt(&step, Who::Ours, &here)?
-        } else if able {
+        } else {
             let _ = fs::remove_dir_all(&there);
             folder::copy_tree(&here, &there, &|_| true)?;
             let theirs = self.attempt(&step, Who::Theirs, &here)?;
@@ -168,8 +160,6 @@ impl<'a> Ground<'a> {
             } else {
                 theirs
             }
-        } else {
-            self.attempt(&step, Who::Theirs, &here)?
         };
         self.account(&step, &done)?;
         Ok(Some(who))

@@ -1,7 +1,7 @@
 //! What a sequence is made of: steps, each done by ours or by the installed tools, as data that can be printed and
 //! repeated.
 
-use super::layout::{Cipher, Feature};
+use super::layout::Cipher;
 use super::model::Model;
 
 /// Who does a step (or both try, and the image of this one is gone on with).
@@ -134,53 +134,6 @@ pub fn on_image(command: &[&str], cipher: Cipher, rest: &[&str]) -> Vec<String> 
 }
 
 impl Action {
-    /// What a program must know for it, on the image of `model`.
-    pub fn needs(&self, model: &Model) -> Vec<Feature> {
-        let mut needs: Vec<Feature> = model.cipher.feature().into_iter().collect();
-        let bitmaps = !model.bitmaps.is_empty();
-        match self {
-            Self::Guest(ops) => {
-                needs.push(Feature::GuestWrites);
-                if ops.iter().any(|op| matches!(op.request, Request::Compressed(_))) {
-                    needs.push(Feature::CompressedWrites);
-                }
-                if bitmaps {
-                    needs.push(Feature::Recording);
-                }
-            }
-            Self::Resize(..) => {
-                needs.push(Feature::Resize);
-                if bitmaps {
-                    needs.push(Feature::ResizeWithBitmaps);
-                }
-            }
-            Self::Create(_) | Self::Apply(_) | Self::Delete(_) => {
-                needs.push(Feature::Snapshots);
-                if bitmaps {
-                    needs.push(Feature::Recording);
-                }
-            }
-            Self::AddBitmap(..) | Self::ChangeBitmap(..) | Self::MergeBitmap(..) => {
-                needs.push(Feature::Bitmaps);
-            }
-            Self::Amend(_) | Self::AmendSize(_) | Self::AmendKeys(_) => {
-                needs.push(Feature::Amend);
-                if bitmaps {
-                    needs.push(Feature::ResizeWithBitmaps);
-                }
-            }
-            Self::Repair(_) => needs.push(Feature::Repair),
-            Self::Convert(flags, _, cipher) => {
-                needs.push(Feature::Convert);
-                needs.extend(cipher.feature());
-                if flags.contains("--bitmaps") {
-                    needs.push(Feature::ConvertBitmaps);
-                }
-            }
-        }
-        needs
-    }
-
     /// The name under which it is counted.
     pub fn name(&self) -> String {
         match self {

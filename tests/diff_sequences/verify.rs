@@ -1,7 +1,6 @@
 //! What is looked at after each step: the check is clean, the contents are the model's for both programs, bitmaps have
 //! the model's bits, and both programs say the same of the image.
 
-use super::layout::{Feature, ours_can};
 use super::run::{Ground, Trouble, count, show};
 use super::step::on_image;
 use super::stored_bitmaps;
@@ -29,15 +28,12 @@ impl Depth {
 
 /// Looks the image over.
 pub fn verify(ground: &mut Ground<'_>, depth: Depth, by_theirs: bool) -> Result<(), Trouble> {
-    let able = ground.model.cipher.feature().is_none_or(ours_can);
-    clean(ground, depth, by_theirs, able)?;
-    if able {
-        listings(ground, depth)?;
-    }
-    contents(ground, able)?;
+    clean(ground, depth, by_theirs)?;
+    listings(ground, depth)?;
+    contents(ground)?;
     bitmaps(ground)?;
     if depth.takes(2, 4) {
-        snapshots(ground, able)?;
+        snapshots(ground)?;
     }
     Ok(())
 }
@@ -61,18 +57,18 @@ fn same(ground: &Ground<'_>, args: &[String]) -> Result<Finished, Trouble> {
     Err(Trouble::new(format!("{} differs", args[0]), text))
 }
 
-fn clean(ground: &Ground<'_>, depth: Depth, by_theirs: bool, able: bool) -> Result<(), Trouble> {
+fn clean(ground: &Ground<'_>, depth: Depth, by_theirs: bool) -> Result<(), Trouble> {
     let cipher = ground.model.cipher;
     let args = on_image(&["check"], cipher, &[]);
-    let done = if able { same(ground, &args)? } else { theirs(ground, &args)? };
-    if able && depth.takes(0, 3) {
+    let done = same(ground, &args)?;
+    if depth.takes(0, 3) {
         same(ground, &on_image(&["check", "--output=json"], cipher, &[]))?;
     }
     if ground.failed && by_theirs && done.exit == "3" {
         // The installed one leaves clusters behind when it fails half way. That is told, and then mended.
-        // By ours if it can: qemu-img forgets snapshots meanwhile where there are bitmaps.
+        // By ours: qemu-img forgets snapshots meanwhile where there are bitmaps.
         let args = on_image(&["check", "-q", "-r", "leaks"], cipher, &[]);
-        let mended = if able { ours(ground, &args)? } else { theirs(ground, &args)? };
+        let mended = ours(ground, &args)?;
         if mended.is_ok() {
             return Ok(());
         }
@@ -88,9 +84,6 @@ fn listings(ground: &Ground<'_>, depth: Depth) -> Result<(), Trouble> {
     let commands: [&[&str]; 5] =
         [&["info"], &["map", "--output=json"], &["snapshot", "-l"], &["info", "--output=json"], &["map"]];
     for (number, command) in commands.into_iter().enumerate() {
-        if command[0] == "snapshot" && !ours_can(Feature::Snapshots) {
-            continue;
-        }
         if depth.takes(number / 2, 3) {
             same(ground, &on_image(command, cipher, &[]))?;
         }
@@ -173,12 +166,10 @@ fn runs(set: &[usize]) -> String {
 }
 
 /// Reads the disk with both.
-fn contents(ground: &mut Ground<'_>, able: bool) -> Result<(), Trouble> {
+fn contents(ground: &mut Ground<'_>) -> Result<(), Trouble> {
     let read = read_with(ground, &ground.env.oracle_link, None)?;
-    if able {
-        let ours = read_with(ground, &ground.env.our_link, None)?;
-        first_difference("the disk", &read, &ours)?;
-    }
+    let ours = read_with(ground, &ground.env.our_link, None)?;
+    first_difference("the disk", &read, &ours)?;
     ground.model.settle(read).map_err(|text| Trouble::new("contents", format!("the disk: {text}")))
 }
 
@@ -192,15 +183,13 @@ fn first_difference(what: &str, theirs: &[u8], ours: &[u8]) -> Result<(), Troubl
     Err(Trouble::new("reading differs", text))
 }
 
-fn snapshots(ground: &mut Ground<'_>, able: bool) -> Result<(), Trouble> {
+fn snapshots(ground: &mut Ground<'_>) -> Result<(), Trouble> {
     for number in 0..ground.model.snapshots.len() {
         let id = ground.model.snapshots[number].id.clone();
         let read = read_with(ground, &ground.env.oracle_link, Some(&id))?;
-        if able && ours_can(Feature::SnapshotContents) {
-            let ours = read_with(ground, &ground.env.our_link, Some(&id))?;
-            let common = read.len().min(ours.len());
-            first_difference(&format!("snapshot {id}"), &read[..common], &ours[..common])?;
-        }
+        let ours = read_with(ground, &ground.env.our_link, Some(&id))?;
+        let common = read.len().min(ours.len());
+        first_difference(&format!("snapshot {id}"), &read[..common], &ours[..common])?;
         let settled = ground.model.snapshots[number].disk.settle_common(read);
         settled.map_err(|text| Trouble::new("contents", format!("snapshot {id}: {text}")))?;
     }

@@ -44,6 +44,24 @@ impl Pair {
         assert_eq!(ours, theirs, "{args:?} {story}");
     }
 
+    /// Both say the same of the image `name` of this format, whatever it is asked that leaves it as it is.
+    pub fn same_of(&self, folder: &Path, format: &str, name: &str, story: &str) {
+        for args in [
+            &["info", name][..],
+            &["info", "--output=json", name],
+            &["map", name],
+            &["map", "--output=json", name],
+            &["check", name],
+            &["check", "--output=json", name],
+            &["check", "-r", "all", name],
+            &["measure", "-O", format, name],
+            &["measure", "-O", "qcow2", name],
+            &["snapshot", "-l", name],
+        ] {
+            self.same_in(folder, args, story);
+        }
+    }
+
     /// What a command says, which must succeed.
     pub fn must(&self, program: &str, folder: &Path, args: &[&str]) -> String {
         let told = self.told(program, folder, args);
@@ -52,8 +70,9 @@ impl Pair {
     }
 }
 
-/// A disk of `len` bytes: every `step` bytes data, by turns of these lengths, and zeros between.
-pub fn patches(len: usize, step: usize, lengths: [u64; 4]) -> Vec<u8> {
+/// A disk of `len` bytes: every `step` bytes data, by turns short and up to `longest` bytes, and zeros between.
+pub fn patches(len: usize, step: usize, longest: u64) -> Vec<u8> {
+    let lengths = [512, 4096, 65_536, longest];
     let mut bytes = vec![0; len];
     for (number, at) in (0..len).step_by(step).enumerate() {
         let part = pattern(number as u64 + 1, 0, lengths[number % 4].min((len - at) as u64));

@@ -104,8 +104,6 @@ pub enum Needs {
     Contents,
     /// No oracle at all.
     Nothing,
-    /// Something that is still to come.
-    Later,
     /// Time: run only if `DISKIMG_SLOW` is set.
     Time,
 }
@@ -159,8 +157,7 @@ fn one_line(commands: &str) -> String {
 pub struct Accepted {
     /// The case's whole name.
     pub case: &'static str,
-    /// What differs (see [`Difference::what`]); all of it must, and nothing else may. Empty: the case needs something
-    /// that is still to come, and is reported as ignored until then.
+    /// What differs (see [`Difference::what`]); all of it must, and nothing else may.
     pub what: &'static [&'static str],
     /// Why; `docs/COMPATIBILITY.md` says it to users.
     pub reason: &'static str,
@@ -190,12 +187,6 @@ pub fn run_cases(cases: Vec<Case>, accepted: Vec<Accepted>, more: Vec<Test>, lea
     let texts = Oracle::find().is_none_or(oracle::texts_are_comparable);
     for case in cases {
         let meant = accepted.iter().find(|a| a.case == case.name);
-        if meant.is_some_and(|meant| meant.what.is_empty()) {
-            tests.push(Test::new(case.name.clone(), Needs::Later, move |env| {
-                run_case(&case, None, env, true)
-            }));
-            continue;
-        }
         if !texts && meant.is_none() && case.writes() && !case.slow {
             let contents = case.clone();
             let name = format!("{} (files only)", case.name);
@@ -280,7 +271,6 @@ pub fn run_tests(mut tests: Vec<Test>) -> ExitCode {
             Needs::Nothing => false,
             Needs::Contents => !present,
             Needs::Texts => !texts,
-            Needs::Later => true,
             Needs::Time => !texts || std::env::var_os("DISKIMG_SLOW").is_none(),
         };
         let env = Arc::clone(&env);

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use crate::replay::{CrashState, Sampling};
 use crate::rng::asked;
 use crate::session::{Session, checked, read_all};
 use crate::subject::Subject;
-use crate::suite::panic_text;
+use crate::suite::{caught, judged};
 
 /// One in so many states is also written to, to see that life goes on.
 const WRITTEN_ONE_IN: usize = 16;
@@ -232,9 +231,8 @@ pub fn explore_create(subject: &dyn Subject, sampling: Sampling) -> CrashReport 
     let mut report = CrashReport { events: trace.events.len(), ..CrashReport::default() };
     let visit = |state: CrashState| {
         report.states += 1;
-        let run = AssertUnwindSafe(|| inspect(subject, &state.disks));
-        let found = std::panic::catch_unwind(run)
-            .map_err(|panic| format!("{name}: {}: panic: {}", state.story, panic_text(&*panic)))?;
+        let found = caught(|| inspect(subject, &state.disks))
+            .map_err(|text| format!("{name}: {}: panic: {text}", state.story))?;
         report.distinct += usize::from(found.is_ok());
         match found {
             // Before that it may be shorter.
@@ -275,7 +273,7 @@ fn judge(
     rewrite: bool,
     oracle: Option<&Oracle>,
 ) -> Result<(u64, bool), String> {
-    let run = AssertUnwindSafe(|| -> Result<(u64, bool), String> {
+    judged(|| {
         let contents = inspect(subject, &state.disks)?;
         verifier.verify(state.position, &contents.bytes)?;
         let disks = contents.repaired.as_deref().unwrap_or(&state.disks);
@@ -287,8 +285,7 @@ fn judge(
             life_goes_on(subject, &state.disks, contents.bytes)?;
         }
         Ok(found)
-    });
-    std::panic::catch_unwind(run).unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))
+    })
 }
 
 /// What a read-only look at storages found.

@@ -1,6 +1,5 @@
 //! Fault exploration: operations are repeated with the N-th request to the storage failing, for every N.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use diskimg_core::{BlockDevice, MemDevice};
@@ -10,7 +9,7 @@ use crate::fault::{FaultDevice, FaultKinds, FaultPlan, FaultSpec};
 use crate::ops::Op;
 use crate::session::Session;
 use crate::subject::Subject;
-use crate::suite::panic_text;
+use crate::suite::judged;
 
 /// What an exploration did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,10 +57,7 @@ pub fn explore(subject: &dyn Subject, scenario: &Scenario<'_>) -> FaultReport {
     let mut nth = 0;
     loop {
         let spec = FaultSpec { nth, ..scenario.spec };
-        let run = AssertUnwindSafe(|| run_once(subject, scenario.run, spec, &disks, &contents));
-        let outcome = std::panic::catch_unwind(run)
-            .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
-        match outcome {
+        match judged(|| run_once(subject, scenario.run, spec, &disks, &contents)) {
             Ok(outcome) => {
                 report.runs += 1;
                 report.injected += outcome.injected;

@@ -38,10 +38,8 @@ pub fn cloop(block: u32, blocks: &[Vec<u8>]) -> Vec<u8> {
 /// The resource fork of a disk image with these `mish` tables.
 #[must_use]
 pub fn resource_fork(tables: &[Vec<u8>]) -> Vec<u8> {
-    let area: Vec<u8> = tables
-        .iter()
-        .flat_map(|table| [&length(table).to_be_bytes(), table.as_slice()].concat())
-        .collect();
+    let area: Vec<u8> =
+        tables.iter().flat_map(|table| [&length(table).to_be_bytes(), table.as_slice()].concat()).collect();
     let mut fork = [256, 256 + length(&area), length(&area), 4].map(u32::to_be_bytes).concat();
     fork.resize(256, 0);
     fork.extend(area);

@@ -2,10 +2,9 @@
 
 use std::cell::Cell;
 use std::fmt::Debug;
-use std::panic::AssertUnwindSafe;
 use std::sync::Once;
 
-use crate::suite::panic_text;
+use crate::suite::caught;
 
 /// Attempts to shorten one sequence.
 const MOST_ATTEMPTS: usize = 400;
@@ -26,9 +25,9 @@ pub fn panics(run: impl FnOnce()) -> Option<String> {
         }));
     });
     QUIET.set(true);
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(run));
+    let outcome = caught(run);
     QUIET.set(false);
-    outcome.err().map(|panic| panic_text(&*panic))
+    outcome.err()
 }
 
 /// Runs `run` with `ops`; if that panics, finds a short part of them that still does.

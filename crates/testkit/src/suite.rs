@@ -57,13 +57,25 @@ pub fn run(tests: Vec<Test>) -> ExitCode {
 
 /// A panic is the test's failure; its text has been printed where it happened.
 fn guarded(body: impl FnOnce()) -> Result<(), Failed> {
-    let run = std::panic::AssertUnwindSafe(body);
-    std::panic::catch_unwind(run).map_err(|panic| Failed::from(panic_text(&*panic)))
+    caught(body).map_err(Failed::from)
 }
 
-/// The text of a panic.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-        .unwrap_or_else(|| "panic".into())
+/// What `run` gives.
+///
+/// # Errors
+/// The text of its panic.
+pub fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "panic".into())
+    })
+}
+
+/// What `run` gives; a panic is an error too.
+///
+/// # Errors
+/// Its error, or the text of its panic.
+pub fn judged<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    caught(run).unwrap_or_else(|text| Err(format!("panic: {text}")))
 }

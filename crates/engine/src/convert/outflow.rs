@@ -88,76 +88,77 @@ pub fn convert_to_stream(
     out: Box<dyn Write + Send>,
     task: &Task<'_>,
 ) -> Result<ConvertReport> {
+    let job = Job { sources, options, out, task };
     match outflow {
-        Outflow::Plain => plain(&Sources::new(sources, Scope::All), options, out, task),
-        Outflow::Planned => planned(sources, plan, options, out, task),
-        Outflow::Appended { front } => appended(sources, plan, front, options, out, task),
+        Outflow::Plain => job.plain(),
+        Outflow::Planned => job.planned(plan),
+        Outflow::Appended { front } => job.appended(plan, front),
     }
 }
 
-fn plain(
-    sources: &Sources<'_>,
-    options: &ConvertOptions,
+/// What is converted, and where it goes.
+struct Job<'a> {
+    sources: &'a [&'a Node],
+    options: &'a ConvertOptions,
     out: Box<dyn Write + Send>,
-    task: &Task<'_>,
-) -> Result<ConvertReport> {
-    let running = options.digest.then(Running::default);
-    let written = Emission::run(Plain::new(sources), sources, (None, running.as_ref()), out, options, task)?;
-    let total = sources.known_len();
-    let digest = running.map(|running| running.finish(total));
-    Ok(ConvertReport { total, written, unreadable: Vec::new(), digest })
+    task: &'a Task<'a>,
 }
 
-fn planned(
-    sources: &[&Node],
-    plan: &CreatePlan,
-    options: &ConvertOptions,
-    out: Box<dyn Write + Send>,
-    task: &Task<'_>,
-) -> Result<ConvertReport> {
-    let held = Arc::new(Sparse::default());
-    plan.run_in(as_device(&held))?;
-    let target = open(plan, as_device(&held))?;
-    if target.image().as_compressed().is_some_and(|clusters| clusters.only_encoded()) {
-        return Err(unplanned());
+impl Job<'_> {
+    fn plain(self) -> Result<ConvertReport> {
+        let Self { sources, options, out, task } = self;
+        let sources = &Sources::new(sources, Scope::All);
+        let running = options.digest.then(Running::default);
+        let written =
+            Emission::run(Plain::new(sources), sources, (None, running.as_ref()), out, options, task)?;
+        let total = sources.known_len();
+        let digest = running.map(|running| running.finish(total));
+        Ok(ConvertReport { total, written, unreadable: Vec::new(), digest })
     }
-    let options = &fresh(&target, options);
-    let depth =
-        if options.over_backing { sources.first().and_then(|top| base_depth(top, &target)) } else { None };
-    let sources = &Sources::new(sources, depth.map_or(Scope::All, Scope::Above));
-    let sketch = Sketch::default();
-    let quiet = Task { progress: &(), cancel: task.cancel.clone() };
-    let manner = Manner { sketch: Some(&sketch), ..Manner::default() };
-    let report = pipeline::run(sources, &target, options, zeros(&target, options), manner, &quiet)?;
-    target.device().flush()?;
-    drop(target);
-    let script = Planned::new(Arc::clone(&held), sketch.into_runs());
-    let emit = || {
-        Emission::run(script, sources, (Some(&held), None), out, options, task)
-            .map(|written| ConvertReport { written, ..report })
-    };
-    if options.digest { with_digest(sources, options.salvage, emit) } else { emit() }
-}
 
-fn appended(
-    sources: &[&Node],
-    plan: &CreatePlan,
-    front: u64,
-    options: &ConvertOptions,
-    out: Box<dyn Write + Send>,
-    task: &Task<'_>,
-) -> Result<ConvertReport> {
-    let made = Arc::new(Sparse::default());
-    plan.run_in(as_device(&made))?;
-    let file = Arc::new(Appended::new(made, front, out)?);
-    let storage: Arc<dyn BlockDevice> = file.clone();
-    let target = open(plan, storage)?;
-    let manner = Manner { at_once: true, ..Manner::default() };
-    let report = copy(sources, &target, &fresh(&target, options), manner, task)?;
-    target.device().flush()?;
-    drop(target);
-    file.finish()?;
-    Ok(report)
+    fn planned(self, plan: &CreatePlan) -> Result<ConvertReport> {
+        let Self { sources, options, out, task } = self;
+        let held = Arc::new(Sparse::default());
+        plan.run_in(as_device(&held))?;
+        let target = open(plan, as_device(&held))?;
+        if target.image().as_compressed().is_some_and(|clusters| clusters.only_encoded()) {
+            return Err(unplanned());
+        }
+        let options = &fresh(&target, options);
+        let depth = if options.over_backing {
+            sources.first().and_then(|top| base_depth(top, &target))
+        } else {
+            None
+        };
+        let sources = &Sources::new(sources, depth.map_or(Scope::All, Scope::Above));
+        let sketch = Sketch::default();
+        let quiet = Task { progress: &(), cancel: task.cancel.clone() };
+        let manner = Manner { sketch: Some(&sketch), ..Manner::default() };
+        let report = pipeline::run(sources, &target, options, zeros(&target, options), manner, &quiet)?;
+        target.device().flush()?;
+        drop(target);
+        let script = Planned::new(Arc::clone(&held), sketch.into_runs());
+        let emit = || {
+            Emission::run(script, sources, (Some(&held), None), out, options, task)
+                .map(|written| ConvertReport { written, ..report })
+        };
+        if options.digest { with_digest(sources, options.salvage, emit) } else { emit() }
+    }
+
+    fn appended(self, plan: &CreatePlan, front: u64) -> Result<ConvertReport> {
+        let Self { sources, options, out, task } = self;
+        let made = Arc::new(Sparse::default());
+        plan.run_in(as_device(&made))?;
+        let file = Arc::new(Appended::new(made, front, out)?);
+        let storage: Arc<dyn BlockDevice> = file.clone();
+        let target = open(plan, storage)?;
+        let manner = Manner { at_once: true, ..Manner::default() };
+        let report = copy(sources, &target, &fresh(&target, options), manner, task)?;
+        target.device().flush()?;
+        drop(target);
+        file.finish()?;
+        Ok(report)
+    }
 }
 
 /// The options for a target that was made just now.

@@ -141,19 +141,7 @@ pub(super) fn run(
     let total = sources.len();
     let count = workers(options.workers, total.div_ceil(rules.max_unit));
     let ordered = target.image().has_places()?;
-    // Compressed clusters are whole or not there: one of zeros counts, however long a run `sparse_size` asks for.
-    let (block, least) = if options.compress {
-        (rules.write_unit, rules.write_unit)
-    } else {
-        (rules.write_unit.max(1 << options.sparse_size.max(1).ilog2()), options.sparse_size)
-    };
-    let rules_of_zeros = (zeros.look_from < u64::MAX).then_some(ZeroRules { block, least });
-    // Clusters that exist already, and new ones that are large, take single blocks.
-    let single = rules_of_zeros.map(|zeros| ZeroRules { block: 1 << options.sparse_size.ilog2(), ..zeros });
-    let leave_out = LeaveOut {
-        in_place: single.filter(|_| rules.zero_from == 0),
-        in_fresh: single.filter(|_| rules.write_unit >= LARGE_UNIT && !options.compress),
-    };
+    let (looked_for, leave_out) = zeros_to_find(&rules, options, zeros);
     let steps = if task.progress.wants_exact() && !sources.in_order() {
         Some(Mutex::new(Steps::count(sources, rules, options.compress, task)?))
     } else {
@@ -169,7 +157,7 @@ pub(super) fn run(
         target,
         options,
         task,
-        zeros: rules_of_zeros,
+        zeros: looked_for,
         look_from: zeros.look_from,
         zero_from: rules.zero_from,
         write_unit: rules.write_unit,
@@ -184,16 +172,41 @@ pub(super) fn run(
         unreadable: Mutex::new(Vec::new()),
     };
     on_threads(count, |_| pipeline.work());
-    pipeline.failure.into_result()?;
-    fit(sources, target, options)?;
-    let total = sources.known_len();
-    match pipeline.steps {
-        Some(steps) => steps.into_inner().report(total, task),
-        None => task.progress.update(total.max(1), total.max(1)),
+    pipeline.into_report()
+}
+
+/// How zeros are looked for in data, if they are, and which of them are left out within what is written.
+fn zeros_to_find(rules: &Rules, options: &ConvertOptions, zeros: Zeros) -> (Option<ZeroRules>, LeaveOut) {
+    // Compressed clusters are whole or not there: one of zeros counts, however long a run `sparse_size` asks for.
+    let (block, least) = if options.compress {
+        (rules.write_unit, rules.write_unit)
+    } else {
+        (rules.write_unit.max(1 << options.sparse_size.max(1).ilog2()), options.sparse_size)
+    };
+    let looked_for = (zeros.look_from < u64::MAX).then_some(ZeroRules { block, least });
+    // Clusters that exist already, and new ones that are large, take single blocks.
+    let single = looked_for.map(|zeros| ZeroRules { block: 1 << options.sparse_size.ilog2(), ..zeros });
+    let leave_out = LeaveOut {
+        in_place: single.filter(|_| rules.zero_from == 0),
+        in_fresh: single.filter(|_| rules.write_unit >= LARGE_UNIT && !options.compress),
+    };
+    (looked_for, leave_out)
+}
+
+impl Pipeline<'_> {
+    /// What came of it, once all threads have ended.
+    fn into_report(self) -> Result<ConvertReport, CopyError> {
+        self.failure.into_result()?;
+        fit(self.sources, self.target, self.options)?;
+        let total = self.sources.known_len();
+        match self.steps {
+            Some(steps) => steps.into_inner().report(total, self.task),
+            None => self.task.progress.update(total.max(1), total.max(1)),
+        }
+        let unknown = self.plan.into_inner().into_unknown();
+        let unreadable = report_unreadable(self.unreadable.into_inner(), &unknown, &self.options.notices);
+        Ok(ConvertReport { total, written: self.written.into_inner(), unreadable, digest: None })
     }
-    let unknown = pipeline.plan.into_inner().into_unknown();
-    let unreadable = report_unreadable(pipeline.unreadable.into_inner(), &unknown, &options.notices);
-    Ok(ConvertReport { total, written: pipeline.written.into_inner(), unreadable, digest: None })
 }
 
 /// Warns of each sector that could not be read, in order; joins neighbours. Of sectors of which nothing could be told

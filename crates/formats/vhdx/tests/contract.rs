@@ -10,7 +10,7 @@ const SETUP: ContractSetup = ContractSetup {
     options: &["block_size=1M"],
     operations: 150,
     sequences: 3,
-    // The log of a crash is replayed by who may write; `tests/crash_vhdx.rs` does it.
+    // The log of a crash is replayed by who may write; `crash.rs` does it.
     crash_samples: 0,
     header_len: 8,
     flips: 40,

@@ -1,6 +1,5 @@
 //! Contract: images that lie. Nothing panics, hangs or takes much memory; errors are fine.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use crate::ops::{Op, OpMix, pattern};
 use crate::rng::Rng;
 use crate::session::{Session, checked};
 use crate::subject::{FormatSubject, MemOpener, Subject, open_image_with};
-use crate::suite::panic_text;
+use crate::suite::caught;
 
 /// One image may take so long, on a busy machine and without optimisation.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,7 +60,7 @@ pub fn hostile_image(subject: &FormatSubject) -> Vec<Vec<u8>> {
 /// If anything panics or takes longer than a minute.
 pub fn poke(subject: &FormatSubject, disks: &[Vec<u8>], story: &dyn Fn() -> String) -> (bool, Duration) {
     let start = Instant::now();
-    let run = AssertUnwindSafe(|| {
+    let outcome = caught(|| {
         let modes = [
             OpenMode::default(),
             OpenMode { describe_only: true, ..OpenMode::default() },
@@ -70,14 +69,13 @@ pub fn poke(subject: &FormatSubject, disks: &[Vec<u8>], story: &dyn Fn() -> Stri
         ];
         modes.map(|mode| use_all(subject, disks, mode)).into_iter().any(|opened| opened)
     });
-    let outcome = std::panic::catch_unwind(run);
     let took = start.elapsed();
     match outcome {
         Ok(opened) => {
             assert!(took < PATIENCE, "{}: {}: took {took:?}", subject.name(), story());
             (opened, took)
         }
-        Err(panic) => panic!("{}: {}: {}", subject.name(), story(), panic_text(&*panic)),
+        Err(text) => panic!("{}: {}: {text}", subject.name(), story()),
     }
 }
 

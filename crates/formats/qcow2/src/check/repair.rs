@@ -2,8 +2,9 @@
 //!
 //! Order, each step durable before the next: entries that stand for nothing become plain zeros | refcounts become the
 //! numbers of references (in place, or in new structures that the header is switched to) | COPIED flags | a new
-//! snapshot table, which the header is switched to | the dirty and corrupt bits. A crash in between leaves an image that the same repair can go on with: no step takes a reference
-//! away from data, nor writes to a cluster that anything refers to for another purpose.
+//! snapshot table, which the header is switched to | the dirty and corrupt bits. A crash in between leaves an image that
+//! the same repair can go on with: no step takes a reference away from data, nor writes to a cluster that anything refers
+//! to for another purpose.
 //!
 //! The caller sees to it that nobody else uses the image meanwhile.
 
@@ -12,7 +13,7 @@ use diskimg_core::{
 };
 
 use super::bitmaps::DamagedBitmap;
-use super::compare::Fixing;
+use super::compare::{Fixing, Refblocks};
 use super::counts::Counts;
 use super::layout::Layout;
 use super::patch::Patcher;
@@ -81,15 +82,7 @@ pub(crate) fn repair(
     image.header.forget_what_is_stale(image.storage)?;
     let (snapshots, store_snapshots) =
         places::read_snapshots(&image.input(), what == Repair::All, &mut reporter)?;
-    let mut survey = Survey::take(image.input(), &snapshots, task)?;
-    if survey.references(&snapshots, image.patcher_for(what == Repair::All), &mut reporter)? {
-        survey = Survey::take(image.input(), &snapshots, task)?;
-    }
-    let blocks = survey.refblocks(what == Repair::All, &mut reporter);
-    if image.extend(blocks.reach) {
-        survey = Survey::take(image.input(), &snapshots, task)?;
-        survey.refblocks(true, &mut Reporter::new(&mut |_| {}));
-    }
+    let (mut survey, blocks) = image.survey(&snapshots, what == Repair::All, &mut reporter, task)?;
     let damaged_bitmaps = if what == Repair::All { survey.damaged_bitmaps()? } else { Vec::new() };
     let before = reporter.report.clone();
     let compared = survey.clusters(Fixing::Nothing, &mut reporter)?;
@@ -140,6 +133,27 @@ fn count_fixed(left: &mut CheckReport, found: &CheckReport) {
 }
 
 impl<'a> Repairable<'a> {
+    /// What is in the image once entries that stand for nothing are corrected, if `all` may be, and once the file reaches as
+    /// far as its refcount blocks do.
+    fn survey<'s>(
+        &'s self,
+        snapshots: &SnapshotTable,
+        all: bool,
+        reporter: &mut Reporter<'_>,
+        task: &'s Task<'s>,
+    ) -> Result<(Survey<'s>, Refblocks)> {
+        let mut survey = Survey::take(self.input(), snapshots, task)?;
+        if survey.references(snapshots, self.patcher_for(all), reporter)? {
+            survey = Survey::take(self.input(), snapshots, task)?;
+        }
+        let blocks = survey.refblocks(all, reporter);
+        if self.extend(blocks.reach) {
+            survey = Survey::take(self.input(), snapshots, task)?;
+            survey.refblocks(true, &mut Reporter::new(&mut |_| {}));
+        }
+        Ok((survey, blocks))
+    }
+
     /// Writes the snapshot table anew, with these snapshots.
     fn store_snapshots(&mut self, table: &SnapshotTable, task: &Task<'_>) -> Result<()> {
         let mut survey = Survey::take(self.input(), table, task)?;

@@ -17,7 +17,7 @@ use super::rebuild::Dangling;
 use super::reporter::Reporter;
 use super::stored::Stored;
 use super::tables::{Found, TablePlace, bitmap_cluster, words};
-use crate::entry::{COPIED, ClusterKind, L1_RESERVED, L1Entry, ZERO};
+use crate::entry::{COPIED, ClusterKind, L1_RESERVED, L1Entry, L2Entry, ZERO};
 
 /// Entries that are looked at again because their table is used again.
 const REPETITION_BUDGET: u64 = 1 << 28;
@@ -266,7 +266,12 @@ impl<'a, 'r> Walk<'a, 'r> {
         }
     }
 
-    fn table(&mut self, offset: u64) -> Result<()> {
+    /// Hands each entry of the L2 table at `offset` to `each`, with its number and whether it may be corrected.
+    fn each_entry(
+        &mut self,
+        offset: u64,
+        mut each: impl FnMut(&mut Self, u64, L2Entry, bool) -> Result<()>,
+    ) -> Result<()> {
         let (storage, layout) = (self.storage, self.layout);
         self.settle()?;
         let correct = self.may_correct(offset)?;
@@ -275,36 +280,43 @@ impl<'a, 'r> Walk<'a, 'r> {
         read_pieces(storage, offset, layout.geo.cluster_size(), &mut buf, |piece| {
             for (at, entry) in entries_of(piece, layout.geo.extended_l2, index) {
                 index = at + 1;
-                if entry.descriptor == 0 && entry.bitmap == 0 {
-                    continue;
-                }
-                let mut misplaced = false;
-                let target = judge(layout, entry, at, &mut |finding| {
-                    if correct && matches!(finding, Finding::PreallocatedUnaligned { .. }) {
-                        self.reporter.fix(&finding);
-                        misplaced = true;
-                    } else {
-                        self.reporter.find(&finding);
-                    }
-                });
-                if misplaced {
-                    // Zeros that need no place; of an extended entry the bitmap says all there is to say.
-                    let zeros = if layout.geo.extended_l2 { 0 } else { ZERO };
-                    self.correct(offset + at * layout.geo.l2_entry_size(), zeros)?;
-                    continue;
-                }
-                match target {
-                    Target::Compressed { offset, len } => self.region(offset, len),
-                    Target::Cluster(offset) if !layout.data_file => {
-                        self.region(offset, layout.geo.cluster_size());
-                    }
-                    Target::Cluster(_) | Target::Nothing => {}
-                }
+                each(self, at, entry, correct)?;
             }
             Ok(())
         })?;
         self.buf = buf;
         Ok(())
+    }
+
+    fn table(&mut self, offset: u64) -> Result<()> {
+        let layout = self.layout;
+        self.each_entry(offset, |walk, at, entry, correct| {
+            if entry.descriptor == 0 && entry.bitmap == 0 {
+                return Ok(());
+            }
+            let mut misplaced = false;
+            let target = judge(layout, entry, at, &mut |finding| {
+                if correct && matches!(finding, Finding::PreallocatedUnaligned { .. }) {
+                    walk.reporter.fix(&finding);
+                    misplaced = true;
+                } else {
+                    walk.reporter.find(&finding);
+                }
+            });
+            if misplaced {
+                // Zeros that need no place; of an extended entry the bitmap says all there is to say.
+                let zeros = if layout.geo.extended_l2 { 0 } else { ZERO };
+                return walk.correct(offset + at * layout.geo.l2_entry_size(), zeros);
+            }
+            match target {
+                Target::Compressed { offset, len } => walk.region(offset, len),
+                Target::Cluster(offset) if !layout.data_file => {
+                    walk.region(offset, layout.geo.cluster_size());
+                }
+                Target::Cluster(_) | Target::Nothing => {}
+            }
+            Ok(())
+        })
     }
 
     /// The COPIED flags of the active tables: each must say whether the stored refcount is one.
@@ -340,40 +352,31 @@ impl<'a, 'r> Walk<'a, 'r> {
     }
 
     fn table_flags(&mut self, offset: u64, stored: &Stored<'_>) -> Result<()> {
-        let (storage, layout) = (self.storage, self.layout);
-        self.settle()?;
-        let correct = self.may_correct(offset)?;
-        let mut buf = std::mem::take(&mut self.buf);
-        let mut index = 0;
-        read_pieces(storage, offset, layout.geo.cluster_size(), &mut buf, |piece| {
-            for (at, entry) in entries_of(piece, layout.geo.extended_l2, index) {
-                index = at + 1;
-                let kind = entry.kind(&layout.geo, layout.data_file);
-                if !matches!(kind, ClusterKind::Normal | ClusterKind::ZeroAllocated) {
-                    continue;
-                }
-                let refcount = if layout.data_file {
-                    Ok(1)
-                } else {
-                    self.reporter.refcount(stored, entry.offset() >> layout.geo.cluster_bits)
-                };
-                let copied = entry.descriptor & COPIED != 0;
-                let Some(refcount) = refcount.ok().filter(|refcount| (*refcount == 1) != copied) else {
-                    continue;
-                };
-                let finding = Finding::L2Copied { entry: entry.descriptor, refcount };
-                if correct {
-                    self.reporter.fix(&finding);
-                    let place = offset + at * layout.geo.l2_entry_size();
-                    self.correct(place, entry.descriptor ^ COPIED)?;
-                } else {
-                    self.reporter.find(&finding);
-                }
+        let layout = self.layout;
+        self.each_entry(offset, |walk, at, entry, correct| {
+            let kind = entry.kind(&layout.geo, layout.data_file);
+            if !matches!(kind, ClusterKind::Normal | ClusterKind::ZeroAllocated) {
+                return Ok(());
+            }
+            let refcount = if layout.data_file {
+                Ok(1)
+            } else {
+                walk.reporter.refcount(stored, entry.offset() >> layout.geo.cluster_bits)
+            };
+            let copied = entry.descriptor & COPIED != 0;
+            let Some(refcount) = refcount.ok().filter(|refcount| (*refcount == 1) != copied) else {
+                return Ok(());
+            };
+            let finding = Finding::L2Copied { entry: entry.descriptor, refcount };
+            if correct {
+                walk.reporter.fix(&finding);
+                let place = offset + at * layout.geo.l2_entry_size();
+                walk.correct(place, entry.descriptor ^ COPIED)?;
+            } else {
+                walk.reporter.find(&finding);
             }
             Ok(())
-        })?;
-        self.buf = buf;
-        Ok(())
+        })
     }
 
     /// Lets corrections of a table be seen when it is looked at again.
