@@ -112,7 +112,7 @@ impl<'a> Ground<'a> {
         let mut args = vec!["create".to_owned(), "-q".to_owned(), "-f".to_owned(), "qcow2".to_owned()];
         args.extend(step::create_options(layout.options, layout.cipher, 0));
         args.extend(layout.backing.split_whitespace().map(str::to_owned));
-        if layout.cipher.feature().is_some() {
+        if layout.cipher != Cipher::Plain {
             args.extend(["--object".to_owned(), step::SECRET.to_owned()]);
         }
         args.extend(["img".to_owned(), layout.size.to_string()]);
