@@ -1,6 +1,6 @@
 //! Copies blocks of a disk to the start of another one, as the tool `dd` counts them.
 //!
-//! Blocks only say which bytes: those are copied by the pipeline of [`convert`](crate::convert), in units of its own and
+//! Blocks only say which bytes: those are copied by the pipeline of [`convert`](crate::convert()), in units of its own and
 //! on all processors. All bytes are written, also those that the source knows to be zeros.
 
 use diskimg_chain::Node;

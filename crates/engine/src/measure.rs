@@ -15,7 +15,7 @@ pub use diskimg_core::size::MAX_IMAGE_SIZE;
 ///
 /// # Errors
 /// `InvalidArg` with qemu-img's wording: an unknown format or option. Where an option is at fault the message
-/// is followed by a second one that the caller prints on its own: see [`OPTIONS_REFUSED`].
+/// is followed by a second one that the caller prints on its own: [`options_refused`].
 pub fn options(registry: &Registry, format: &str, text: Option<&str>) -> Result<(Maker, ParsedOptions)> {
     let maker = Maker::find_creatable(registry, format)?;
     let protocol = crate::create::file_protocol_options(registry);

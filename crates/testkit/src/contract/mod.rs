@@ -5,12 +5,14 @@
 
 mod basic;
 mod hostile;
+mod payloads;
 mod random;
 mod reserve;
 mod threads;
 
 pub use basic::{creates_zeros, extents_agree, options_agree, read_only_refuses, set_len_is_exact};
 pub use hostile::{HostileReport, flipped_bytes, hostile_image, poke, truncated};
+pub use payloads::{commits_keep_to_themselves, payloads_of_threads};
 pub use random::{crash_durable, faults_are_errors, random_operations};
 pub use reserve::reservations;
 pub use threads::{different_clusters, same_clusters};
@@ -81,6 +83,8 @@ pub fn run(driver: &'static FormatDriver, setup: &ContractSetup) {
         random_operations(&subject, seed, setup.operations);
     }
     reservations(&subject);
+    commits_keep_to_themselves(&subject);
+    payloads_of_threads(&subject, 4);
     different_clusters(&subject, 4);
     same_clusters(&subject, 4);
     truncated(&subject);

@@ -16,7 +16,7 @@ use crate::subject::{FormatSubject, Opened, Subject};
 const ROUNDS: u64 = 40;
 
 /// The image in memory with delays; the storages and what is open on them.
-fn open_slow(subject: &FormatSubject) -> (Vec<Arc<MemDevice>>, Vec<Arc<dyn BlockDevice>>, Opened) {
+pub(super) fn open_slow(subject: &FormatSubject) -> (Vec<Arc<MemDevice>>, Vec<Arc<dyn BlockDevice>>, Opened) {
     let memory = subject.fresh();
     let slow = |(seed, device): (u64, &Arc<MemDevice>)| -> Arc<dyn BlockDevice> {
         Arc::new(SlowDevice::new(Arc::clone(device) as _, Duration::from_micros(200), seed << 32))
@@ -26,7 +26,12 @@ fn open_slow(subject: &FormatSubject) -> (Vec<Arc<MemDevice>>, Vec<Arc<dyn Block
     (memory, shared, opened)
 }
 
-fn finish(subject: &FormatSubject, opened: Opened, disks: &[Arc<dyn BlockDevice>], expected: &[u8]) {
+pub(super) fn finish(
+    subject: &FormatSubject,
+    opened: Opened,
+    disks: &[Arc<dyn BlockDevice>],
+    expected: &[u8],
+) {
     assert!(must(subject, "read", read_all(&opened.device)) == expected, "{}: contents", subject.name());
     must(subject, "flush", opened.device.flush());
     drop(opened);
