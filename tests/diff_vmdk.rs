@@ -65,6 +65,9 @@ const DAMAGES: &[(usize, &[u8])] = &[
     (544, b"XX"),
     (560, b"zzzzzzzzzzzz"),
     (28, &[0]),
+    (28, &[0x81]),
+    (35, &[0x80]),
+    (0x223, &[0xff]),
     (56, &[0xff, 0xff, 0xff, 0x7f]),
 ];
 

@@ -22,11 +22,21 @@ pub struct Limits {
     pub max_transfer: u64,
     /// Writes beyond the end make the device longer (a host file, a memory device).
     pub growable: bool,
+    /// Writes go one at a time, however many threads ask (a host file behind the page cache), and cost the processor no
+    /// more than the copying.
+    pub one_writer: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { align: 1, write_unit: 1, best_transfer: 1 << 20, max_transfer: 1 << 30, growable: false }
+        Self {
+            align: 1,
+            write_unit: 1,
+            best_transfer: 1 << 20,
+            max_transfer: 1 << 30,
+            growable: false,
+            one_writer: false,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod failure;
 mod layout;
 mod manner;
 mod outflow;
+mod pen;
 mod pipeline;
 mod place;
 mod plan;

@@ -156,6 +156,7 @@ impl BlockDevice for FileDevice {
             write_unit,
             max_transfer: MAX_TRANSFER,
             growable: self.kind == FileKind::Regular,
+            one_writer: self.kind == FileKind::Regular && self.direct.is_none(),
             ..Limits::default()
         }
     }

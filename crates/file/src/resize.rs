@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use crate::device::{FileDevice, FileKind};
 use crate::errors::from_os;
 
-/// Bytes of zeros that are written at once.
-const CHUNK: u64 = 1 << 20;
+/// Bytes of zeros that are written at once: they stay in the processor's own cache.
+const CHUNK: u64 = 128 << 10;
 
 /// What is written at the start of a file that was empty.
 const FIRST_BLOCK: u64 = 4096;

@@ -2,7 +2,7 @@
 //!
 //! | order of the format | how | memory |
 //! |---|---|---|
-//! | plain (raw) | the bytes of the guest as they come, zeros as zeros | threads × 512 KiB |
+//! | plain (raw) | the bytes of the guest as they come, zeros as zeros | threads × 256 KiB |
 //! | planned (qcow2) | first its tables are made in memory, by the same pipeline and the same driver, which only look where there are zeros; then tables and data go out in the order of their places | the tables: about 1/6500 of the data |
 //! | appended (vmdk streams) | its clusters as the driver appends them | threads × 1 MiB |
 //!

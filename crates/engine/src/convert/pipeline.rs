@@ -19,7 +19,8 @@ use parking_lot::{Condvar, Mutex};
 use super::encode::Encoder;
 use super::failure::CopyError;
 use super::manner::{Manner, fit, panicked};
-use super::place::{LeaveOut, Placer};
+use super::pen::Pen;
+use super::place::{LeaveOut, Placer, Places};
 use super::plan::{Planner, Rules, SECTOR, Unit, Unknown};
 use super::rate::Rate;
 use super::source::Sources;
@@ -108,6 +109,9 @@ struct Pipeline<'a> {
     plan: Mutex<Planner<'a>>,
     queue: Mutex<Queue>,
     changed: Condvar,
+    pen: Pen<'a>,
+    /// Threads that wait for a buffer are woken when there are so many.
+    wake_from: usize,
     failure: Failure<CopyError>,
     rate: Rate,
     done: AtomicU64,
@@ -176,6 +180,8 @@ pub(super) fn run(
         plan: Mutex::new(Planner::new(sources, rules)),
         queue: Mutex::new(queue),
         changed: Condvar::new(),
+        pen: Pen::default(),
+        wake_from: count * BUFFERS_PER_WORKER / 2,
         failure: Failure::default(),
         rate: Rate::new(options.rate_limit),
         done: AtomicU64::new(0),
@@ -274,8 +280,8 @@ impl<'a> Pipeline<'a> {
             };
             if let Err(error) = result {
                 self.failure.record(order, error);
+                self.changed.notify_all();
             }
-            self.changed.notify_all();
         }
         self.changed.notify_all();
     }
@@ -314,6 +320,7 @@ impl<'a> Pipeline<'a> {
         if work.unit.pieces.is_empty() {
             self.advance(work.unit.span);
             self.queue.lock().exhausted = true;
+            self.changed.notify_all();
             return (u64::MAX, Ok(()));
         }
         let number = work.unit.number;
@@ -324,9 +331,7 @@ impl<'a> Pipeline<'a> {
             self.queue.lock().ready.insert(number, work);
             return (number, Ok(()));
         }
-        let placed = self.placer.place(&work).and_then(|places| self.placer.fill(&work, places));
-        self.finish(work);
-        (number, placed)
+        (number, self.placer.place(&work).map(|places| self.fill(work, places)))
     }
 
     /// Claims the next unit, and reads what has to be read in order.
@@ -370,23 +375,54 @@ impl<'a> Pipeline<'a> {
     /// Places a unit whose turn it is, and writes it when the next one's turn has come.
     fn place(&self, work: Work) -> Result<(), CopyError> {
         let places = self.placer.place(&work);
-        {
+        let another = {
             let mut queue = self.queue.lock();
             queue.placing = false;
             queue.next += 1;
+            queue.ready.contains_key(&queue.next)
+        };
+        if another {
+            self.changed.notify_all();
         }
-        self.changed.notify_all();
-        self.placer.fill(&work, places?)?;
-        self.finish(work);
+        self.fill(work, places?);
         Ok(())
     }
 
-    fn finish(&self, work: Work) {
+    /// Writes a unit to its places; or leaves that to the thread that writes already, if there can be but one.
+    fn fill(&self, work: Work, places: Places<'a>) {
+        if self.options.copy_range || !self.placer.takes_turns(&places) {
+            self.write(work, places);
+            self.changed.notify_all();
+        } else if self.pen.join(work, places) {
+            while let Some((work, places)) = self.pen.next() {
+                // Whoever waits for a buffer can wait for some of them.
+                if self.write(work, places) >= self.wake_from {
+                    self.changed.notify_all();
+                }
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Writes a unit; how many buffers are free then.
+    fn write(&self, work: Work, places: Places<'a>) -> usize {
+        match self.placer.fill(&work, places) {
+            Ok(()) => self.finish(work),
+            Err(error) => {
+                self.failure.record(work.unit.number, error);
+                usize::MAX
+            }
+        }
+    }
+
+    fn finish(&self, work: Work) -> usize {
         let is_data = |segment: &&Segment| !matches!(segment.content, Content::Zeros);
         let written: u64 = work.segments.iter().filter(is_data).map(|segment| segment.range.len).sum();
         self.written.fetch_add(written, Ordering::Relaxed);
         self.advance(work.unit.span);
-        self.queue.lock().free.push(work);
+        let mut queue = self.queue.lock();
+        queue.free.push(work);
+        queue.free.len()
     }
 
     fn advance(&self, span: u64) {

@@ -107,6 +107,17 @@ impl<'a> Placer<'a> {
         Ok(())
     }
 
+    /// True if the bytes for `places` go as they are into a file that takes one write at a time.
+    pub(super) fn takes_turns(&self, places: &Places<'a>) -> bool {
+        places.iter().all(|(_, place)| match place {
+            None => self.device.limits().one_writer,
+            Some(place) => {
+                let mut hosts = place.pieces().iter().map(|piece| piece.host);
+                hosts.all(|host| host.is_some_and(|host| host.device.limits().one_writer))
+            }
+        })
+    }
+
     /// Writes the bytes to their places and makes them visible.
     pub(super) fn fill(&self, work: &Work, places: Places<'a>) -> Result<(), CopyError> {
         for (index, reservation) in places {

@@ -128,7 +128,7 @@ impl BlockDevice for LuksImage {
 
     fn limits(&self) -> Limits {
         let below = self.io.limits();
-        Limits { align: SECTOR, write_unit: SECTOR, growable: false, ..below }
+        Limits { align: SECTOR, write_unit: SECTOR, growable: false, one_writer: false, ..below }
     }
 
     fn is_read_only(&self) -> bool {

@@ -28,7 +28,13 @@ pub(crate) struct Identity {
 /// A descriptor's text up to its first zero byte.
 pub(crate) fn text_of(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+    let mut text = String::with_capacity(end);
+    for chunk in bytes.get(..end).unwrap_or_default().utf8_chunks() {
+        text.push_str(chunk.valid());
+        // One for each byte: places in the text are places in the file.
+        text.extend(chunk.invalid().iter().map(|_| '?'));
+    }
+    text
 }
 
 /// The type of the disk; `None` if it is not said.

@@ -75,7 +75,7 @@ impl Opening<'_> {
 
     /// A disk of one sparse extent, which has the descriptor inside.
     fn single(self, io: &Arc<dyn BlockDevice>, extent: SparseExtent, descriptor: ByteRange) -> Result<Vmdk> {
-        let text = read_text(&**io, descriptor)?;
+        let (text, descriptor) = embedded_text(&**io, descriptor)?;
         let create_type = if extent.geo.compressed { STREAM } else { MONOLITHIC };
         let mut parts = Parts::default();
         parts.push(extent.geo.len, |range| Part {
@@ -268,6 +268,17 @@ fn embedded_place(header: &Header) -> ByteRange {
     let start = if header.descriptor == 0 { SECTOR } else { header.descriptor.saturating_mul(SECTOR) };
     let len = header.descriptor_len.saturating_mul(SECTOR).clamp(EMBEDDED_DESCRIPTOR, MAX_DESCRIPTOR);
     ByteRange::new(start, len)
+}
+
+/// The descriptor in `place`; where the header leads to none, the one behind the header, the only place where qemu-img
+/// looks.
+fn embedded_text(io: &dyn BlockDevice, place: ByteRange) -> Result<(String, ByteRange)> {
+    let text = read_text(io, place)?;
+    if place.start == SECTOR || descriptor::cid_value(&text).is_some() {
+        return Ok((text, place));
+    }
+    let usual = ByteRange::new(SECTOR, EMBEDDED_DESCRIPTOR);
+    Ok((read_text(io, usual)?, usual))
 }
 
 /// The text in `place`, as far as the file has it.
