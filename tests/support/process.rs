@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// A command that runs longer than this hangs.
-const TIME_LIMIT: Duration = Duration::from_secs(30);
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// More output than this is a runaway.
 const OUTPUT_LIMIT: u64 = 64 << 20;
 

@@ -115,7 +115,7 @@ impl NewFile {
         })?;
         // Raw contents are what the device holds; other formats expect an empty file.
         let fixed = !device.limits().growable && self.lock == LockSpec::CREATE_ALONE;
-        Ok(if fixed { Arc::new(Fresh::new(device, self.protocol.grow_error)) } else { device })
+        Ok(if fixed { Arc::new(Fresh::new(device, self.protocol)) } else { device })
     }
 
     /// Opens (and makes) the further files that the new image is to refer to. They are named by the user: no gate.

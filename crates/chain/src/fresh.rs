@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use diskimg_core::protocol::ProtocolDriver;
 use diskimg_core::{
     BlockDevice, ByteRange, Device, Error, ErrorKind, Extent, Limits, Prealloc, Result, ZeroMode, errno,
     len_u64,
@@ -19,18 +20,21 @@ pub(crate) struct Fresh {
     len: Mutex<u64>,
     /// What is told about growing beyond the device.
     grow_error: &'static str,
+    /// The error number of writes beyond it.
+    full_errno: i32,
 }
 
 impl Fresh {
-    pub(crate) fn new(device: Arc<dyn BlockDevice>, grow_error: &'static str) -> Self {
-        Self { device: Device::new(device), len: Mutex::new(0), grow_error }
+    pub(crate) fn new(device: Arc<dyn BlockDevice>, protocol: &ProtocolDriver) -> Self {
+        let (grow_error, full_errno) = (protocol.grow_error, protocol.full_errno);
+        Self { device: Device::new(device), len: Mutex::new(0), grow_error, full_errno }
     }
 
     /// Grows up to `end` for a write of all bytes from `written` on.
     fn grow_for(&self, written: u64, end: u64) -> Result<()> {
         self.grow(written, end).map_err(|error| match error.kind() {
-            // The number that servers tell for requests beyond the end.
-            ErrorKind::Unsupported => error.with_errno(errno::EINVAL),
+            ErrorKind::Unsupported if self.full_errno == errno::ENOSPC => Error::from_errno(errno::ENOSPC),
+            ErrorKind::Unsupported => error.with_errno(self.full_errno),
             _ => error,
         })
     }
@@ -109,7 +113,9 @@ mod tests {
     #[test]
     fn old_contents_are_never_seen() {
         let old = Arc::new(MemDevice::from(vec![7; 4096]));
-        let fresh = Fresh::new(old.clone(), "no room");
+        let protocol =
+            ProtocolDriver { grow_error: "no room", full_errno: errno::EINVAL, ..diskimg_file::NULL_CO };
+        let fresh = Fresh::new(old.clone(), &protocol);
         assert!(fresh.is_empty() && fresh.read_at(0, &mut [0]).is_err());
         fresh.write_at(100, &[1; 10]).unwrap();
         fresh.set_len(200, Prealloc::Off).unwrap();

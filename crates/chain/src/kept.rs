@@ -30,6 +30,10 @@ impl BlockDevice for Kept {
         self.0.limits()
     }
 
+    fn check_room(&self, range: ByteRange) -> Result<()> {
+        self.0.check_room(range)
+    }
+
     fn is_read_only(&self) -> bool {
         self.0.is_read_only()
     }

@@ -134,6 +134,14 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
         Description::default()
     }
 
+    /// Whether there is a place for a write of `range`.
+    ///
+    /// # Errors
+    /// `OutOfRange` behind the end of a device that does not grow; of a device node with the number that its kernel gives.
+    fn check_room(&self, range: ByteRange) -> Result<()> {
+        if self.limits().growable { Ok(()) } else { range.check_within(self.len()) }
+    }
+
     /// Fills `buf` from byte `offset` on.
     ///
     /// # Errors

@@ -62,10 +62,7 @@ impl Device {
         if self.0.poisoned.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Poisoned, "an earlier flush failed: writes are refused"));
         }
-        if !self.limits().growable {
-            range.check_within(self.len())?;
-        }
-        Ok(())
+        self.0.device.check_room(range)
     }
 
     fn after_write(&self) -> Result<()> {
@@ -170,6 +167,10 @@ impl BlockDevice for Device {
 
     fn limits(&self) -> Limits {
         Limits { align: 1, max_transfer: u64::MAX, ..self.0.device.limits() }
+    }
+
+    fn check_room(&self, range: ByteRange) -> Result<()> {
+        self.0.device.check_room(range)
     }
 
     fn is_read_only(&self) -> bool {

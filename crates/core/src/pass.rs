@@ -26,6 +26,9 @@ macro_rules! pass_on {
     (@limits $to:tt) => { fn limits(&self) -> $crate::Limits { self.$to.limits() } };
     (@is_read_only $to:tt) => { fn is_read_only(&self) -> bool { self.$to.is_read_only() } };
     (@describe $to:tt) => { fn describe(&self) -> $crate::Description<'_> { self.$to.describe() } };
+    (@check_room $to:tt) => {
+        fn check_room(&self, range: $crate::ByteRange) -> $crate::Result<()> { self.$to.check_room(range) }
+    };
     (@read_at $to:tt) => {
         fn read_at(&self, offset: u64, buf: &mut [u8]) -> $crate::Result<()> { self.$to.read_at(offset, buf) }
     };

@@ -161,6 +161,8 @@ pub struct ProtocolDriver {
     pub name_options: Option<fn(&str) -> Result<RuntimeOptions>>,
     /// The error of an image that outgrows its file while it is being made, if the file can't grow.
     pub grow_error: &'static str,
+    /// The error number of a write behind the end of such a file meanwhile.
+    pub full_errno: i32,
     /// Tells whether a plain name (without a prefix) is this protocol's: device nodes. `None`: never.
     pub claims: Option<fn(&str) -> bool>,
     /// Create options of its own, shown with those of a format.

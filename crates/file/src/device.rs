@@ -90,10 +90,7 @@ impl FileDevice {
         if range.end() > MAX_OFFSET {
             return Err(too_far());
         }
-        if self.kind != FileKind::Regular {
-            range.check_within(self.len())?;
-        }
-        Ok(())
+        self.check_room(range)
     }
 
     /// The lock that a change up to byte `end` has to hold, if any.
@@ -170,6 +167,14 @@ impl BlockDevice for FileDevice {
 
     fn describe(&self) -> Description<'_> {
         Description { driver: self.driver, filename: &self.filename }
+    }
+
+    fn check_room(&self, range: ByteRange) -> Result<()> {
+        if self.kind == FileKind::Regular || range.end() <= self.len() {
+            return Ok(());
+        }
+        let code = diskimg_core::errno::ENOSPC;
+        Err(Error::new(ErrorKind::OutOfRange, diskimg_core::strerror(code)).with_errno(code))
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diskimg_core::options::{RuntimeOptions, parse_bool};
 use diskimg_core::protocol::{ProtocolDriver, ProtocolOpen};
 use diskimg_core::size::parse_option_number;
-use diskimg_core::{BlockDevice, Description, Error, NullDevice, Result};
+use diskimg_core::{BlockDevice, Description, Error, NullDevice, Result, errno};
 
 use crate::create;
 use crate::open::{Accepts, FileOptions, Locking, is_device_name};
@@ -21,6 +21,7 @@ pub static FILE: ProtocolDriver = ProtocolDriver {
     strong_options: &[],
     name_options: None,
     grow_error: GROW_ERROR,
+    full_errno: errno::ENOSPC,
     claims: None,
     create_options: create::FILE_OPTIONS,
     open: |request| open_host(request, "file", Accepts::Files),
@@ -36,6 +37,7 @@ pub static HOST_DEVICE: ProtocolDriver = ProtocolDriver {
     strong_options: &[],
     name_options: None,
     grow_error: GROW_ERROR,
+    full_errno: errno::ENOSPC,
     claims: Some(is_device_name),
     create_options: create::DEVICE_OPTIONS,
     open: |request| open_host(request, "host_device", Accepts::Devices),
@@ -78,6 +80,7 @@ const fn null_protocol(
         strong_options: &["read-zeroes", "size"],
         name_options: None,
         grow_error: GROW_ERROR,
+        full_errno: errno::ENOSPC,
         claims: None,
         create_options: &[],
         open,

@@ -152,7 +152,7 @@ impl Image for Throttle {
 }
 
 impl BlockDevice for Throttle {
-    diskimg_core::pass_on!(device: len limits is_read_only flush set_len extent_at allocated_len);
+    diskimg_core::pass_on!(device: len limits check_room is_read_only flush set_len extent_at allocated_len);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.pass(false, len_u64(buf));

@@ -34,6 +34,7 @@ pub static NBD: ProtocolDriver = ProtocolDriver {
         OptSpec::create("preallocation", OptKind::Str, "Preallocation mode (allowed values: off)"),
     ],
     grow_error: "Cannot grow NBD nodes",
+    full_errno: diskimg_core::errno::EINVAL,
     open,
     create: Some(create),
     remove: None,

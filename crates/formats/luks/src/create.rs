@@ -67,7 +67,8 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     } else if len > storage.len() {
         return Err(Error::unsupported("Cannot grow device files"));
     }
-    storage.write_at(0, &volume.area)?;
+    let written = storage.write_at(0, &volume.area);
+    written.map_err(|error| error.summarised("Could not write encryption header"))?;
     storage.flush()
 }
 

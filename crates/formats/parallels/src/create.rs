@@ -2,7 +2,7 @@
 
 use diskimg_core::driver::CreateContext;
 use diskimg_core::options::{OptKind, OptSpec, ParsedOptions};
-use diskimg_core::{Error, Prealloc, Result, align_up, errno};
+use diskimg_core::{Error, ErrorKind, Prealloc, Result, align_up, errno};
 
 use crate::header::{HEADER_LEN, Header};
 use crate::limits::{CREATE_CLUSTER, DEFAULT_CLUSTER, MAX_CLUSTER_SECTORS, MAX_ENTRIES, SECTOR};
@@ -53,7 +53,13 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     let new = geometry(context.options)?;
     let storage = &context.storage;
     let header = Header::encode_new(new.cluster, new.entries, new.sectors, new.data_offset);
-    storage.set_len(u64::from(new.data_offset) * SECTOR, Prealloc::Off)?;
-    storage.write_at(0, &header)?;
+    let failed = |error: Error| error.summarised("Failed to create Parallels image");
+    let len = u64::from(new.data_offset) * SECTOR;
+    storage.set_len(len, Prealloc::Off).map_err(|error| match error.kind() {
+        // A device node that is too short.
+        ErrorKind::Unsupported => failed(Error::from_errno(errno::ENOSPC)),
+        _ => failed(error),
+    })?;
+    storage.write_at(0, &header).map_err(failed)?;
     storage.flush()
 }

@@ -103,9 +103,10 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     }
     let mut bytes = header.encode();
     bytes.extend(name.as_bytes());
-    context.storage.write_at(0, &bytes)?;
+    let failed = |error: Error| error.summarised("Could not create image");
+    context.storage.write_at(0, &bytes).map_err(failed)?;
     // The L1 table is written in whole sectors, from wherever it begins.
     let len = (header.l1_end() - header.l1_offset).next_multiple_of(SECTOR);
-    extend_to(&context.storage, header.l1_offset + len)?;
+    extend_to(&context.storage, header.l1_offset + len).map_err(failed)?;
     context.storage.flush()
 }

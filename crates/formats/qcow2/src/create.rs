@@ -9,7 +9,7 @@ use std::sync::Arc;
 use diskimg_core::driver::{CreateContext, Notices, OpenMode};
 use diskimg_core::opener::{Mode, ReferenceKind};
 use diskimg_core::options::{ParsedOptions, RuntimeOptions};
-use diskimg_core::{BlockDevice, Error, ErrorKind, Prealloc, Result, to_usize};
+use diskimg_core::{BlockDevice, Error, ErrorKind, Prealloc, Result, errno, to_usize};
 
 use crate::crypt::{METHOD_LUKS, key_required, new_volume};
 use crate::extensions::{CryptoPointer, Extensions};
@@ -29,6 +29,8 @@ const FIRST_CLUSTERS: u64 = 3;
 const ENTRY: u64 = 8;
 /// The protocol prefix that is not stored with a data file's name.
 const FILE_PREFIX: &str = "file:";
+/// What is told where there is no room for a size.
+const RESIZE_FAILED: &str = "Could not resize image";
 
 /// Checks options against each other; nothing is touched.
 ///
@@ -118,12 +120,27 @@ fn create_at_once(
     let l1_len = u64::from(header.l1_size) * ENTRY;
     let mut bytes = first_clusters(header, &first_reftable(&geo), FIRST_CLUSTERS + geo.clusters_for(l1_len))?;
     bytes.resize(bytes.len() + to_usize(l1_len), 0);
-    ctx.storage.write_at(0, &bytes)?;
+    write_new(&*ctx.storage, &bytes, geo)?;
     if let Some(data_file) = data_file {
         data_file.set_len(header.size, Prealloc::Off)?;
         data_file.flush()?;
     }
     ctx.storage.flush()
+}
+
+/// Writes the first bytes of a new image. Which of its parts had no room is found out when they had none together.
+fn write_new(storage: &dyn BlockDevice, bytes: &[u8], geo: Geometry) -> Result<()> {
+    let Err(error) = storage.write_at(0, bytes) else { return Ok(()) };
+    let cluster = to_usize(geo.cluster_size());
+    let first = bytes.get(..cluster).unwrap_or(bytes);
+    if storage.write_at(0, first).is_err() {
+        return Err(error.summarised("Could not write qcow2 header"));
+    }
+    let tables = bytes.get(cluster..cluster.saturating_mul(3)).unwrap_or_default();
+    if storage.write_at(geo.cluster_size(), tables).is_err() {
+        return Err(error.summarised("Could not write refcount table"));
+    }
+    Err(error.summarised(format!("{RESIZE_FAILED}: Failed to grow the L1 table")))
 }
 
 /// Makes an image without size and grows it.
@@ -136,7 +153,7 @@ fn create_and_grow(
     let header = fresh_header(wanted);
     let geo = wanted.geo;
     let reftable = first_reftable(&geo);
-    ctx.storage.write_at(0, &first_clusters(&header, &reftable, FIRST_CLUSTERS)?)?;
+    write_new(&*ctx.storage, &first_clusters(&header, &reftable, FIRST_CLUSTERS)?, geo)?;
     let image = Qcow2::new(Parts {
         storage: Arc::clone(&ctx.storage),
         data_file: data_file.clone(),
@@ -153,9 +170,10 @@ fn create_and_grow(
     });
     if wanted.size > 0 {
         image.set_len(wanted.size, prealloc).map_err(|error| match (prealloc, error.kind()) {
+            _ if error.errno() == errno::ENOSPC => error.context(RESIZE_FAILED),
             (Prealloc::Off, _) => error,
             // A storage of fixed length that is too short.
-            (_, ErrorKind::Unsupported) => error.context("Could not resize image"),
+            (_, ErrorKind::Unsupported) => error.context(RESIZE_FAILED),
             _ => error,
         })?;
     }

@@ -4,7 +4,7 @@
 //! run, further L2 tables. Everything is counted once. It is what the format's usual implementation leaves, whose first
 //! refcount table has given its cluster to an L2 table.
 
-use diskimg_core::{BlockDevice, Prealloc, Result, to_usize};
+use diskimg_core::{BlockDevice, Error, ErrorKind, Prealloc, Result, errno, to_usize};
 
 use crate::entry::{L1Entry, L2Entry};
 use crate::geometry::Geometry;
@@ -109,19 +109,24 @@ impl Plan {
             reftable_clusters: u32::try_from(self.table_clusters).unwrap_or(u32::MAX),
             ..header
         };
-        header.write_to(storage)?;
+        header.write_to(storage).map_err(no_room_for_header)?;
+        for index in 0..self.blocks {
+            let failed = if index == 0 { no_room_for_table } else { no_room };
+            storage.write_at(self.offset(self.block(index)), &self.refblock(index)).map_err(failed)?;
+        }
         let l1: Vec<u64> =
             (0..self.l2_tables).map(|index| L1Entry::copied(self.offset(self.l2(index))).0).collect();
-        storage.write_at(self.offset(L1), &be_bytes(&l1))?;
-        for index in 0..self.blocks {
-            storage.write_at(self.offset(self.block(index)), &self.refblock(index))?;
-        }
+        storage.write_at(self.offset(L1), &be_bytes(&l1)).map_err(no_room)?;
         let mut table: Vec<u64> = (0..self.blocks).map(|index| self.offset(self.block(index))).collect();
         table.resize(to_usize(self.table_clusters * geo.cluster_size() / ENTRY), 0);
-        storage.write_at(self.offset(self.table_start), &be_bytes(&table))?;
-        storage.set_len(self.offset(self.data_end()), mode)?;
+        storage.write_at(self.offset(self.table_start), &be_bytes(&table)).map_err(no_room)?;
+        storage.set_len(self.offset(self.data_end()), mode).map_err(|error| match error.kind() {
+            // A device node that is too short.
+            ErrorKind::Unsupported => no_room(Error::from_errno(errno::ENOSPC)),
+            _ => error.context("Could not resize image: Failed to resize underlying file"),
+        })?;
         for index in 0..self.l2_tables {
-            storage.write_at(self.offset(self.l2(index)), &self.l2_table(index))?;
+            storage.write_at(self.offset(self.l2(index)), &self.l2_table(index)).map_err(no_room)?;
         }
         storage.flush()
     }
@@ -169,11 +174,24 @@ pub(crate) fn write_empty(header: Header, storage: &dyn BlockDevice) -> Result<(
     for cluster in [0, FIRST_BLOCK, EMPTY_TABLE] {
         refcounts::write_packed(&mut block, geo.refcount_order, to_usize(cluster), 1);
     }
-    Header { reftable_offset: offset(EMPTY_TABLE), ..header }.write_to(storage)?;
-    storage.write_at(offset(OLD_TABLE), &table)?;
-    storage.write_at(offset(FIRST_BLOCK), &block)?;
-    storage.write_at(offset(EMPTY_TABLE), &table)?;
+    let header = Header { reftable_offset: offset(EMPTY_TABLE), ..header };
+    header.write_to(storage).map_err(no_room_for_header)?;
+    storage.write_at(offset(OLD_TABLE), &table).map_err(no_room_for_table)?;
+    storage.write_at(offset(FIRST_BLOCK), &block).map_err(no_room_for_table)?;
+    storage.write_at(offset(EMPTY_TABLE), &table).map_err(no_room)?;
     storage.flush()
+}
+
+fn no_room_for_header(error: Error) -> Error {
+    error.summarised("Could not write qcow2 header")
+}
+
+fn no_room_for_table(error: Error) -> Error {
+    error.summarised("Could not write refcount table")
+}
+
+fn no_room(error: Error) -> Error {
+    error.summarised("Could not resize image: Failed to resize refcount structures")
 }
 
 fn be_bytes(entries: &[u64]) -> Vec<u8> {

@@ -32,14 +32,19 @@ impl Qcow2 {
         if len < old {
             return self.shrink(old, len);
         }
-        self.meta.grow_l1(geo.l1_entries_for(len))?;
+        self.meta.grow_l1(geo.l1_entries_for(len)).map_err(|error| match error.errno() {
+            errno::ENOSPC => error.summarised("Failed to grow the L1 table"),
+            _ => error,
+        })?;
         let raw_data = self.has_autoclear(features::RAW_DATA_FILE) && self.data_file.is_some();
         if let Some(data) = &self.data_file {
             let mode = if prealloc == Prealloc::Metadata { Prealloc::Off } else { prealloc };
             data.set_len(len, mode)?;
         }
         if prealloc != Prealloc::Off || raw_data {
-            self.preallocate(ByteRange::from_bounds(old, len), prealloc)?;
+            let new = self.clusters_without_place(old)?..geo.clusters_for(len);
+            let range = ByteRange::from_bounds(old, len);
+            self.preallocate(range, prealloc).map_err(|error| self.undo_preallocation(old, new, error))?;
         }
         self.zero_tail(old, len)?;
         self.resize_bitmaps(len)?;
@@ -63,6 +68,30 @@ impl Qcow2 {
             return Err(Error::from_errno(errno::EFBIG).context("Failed to grow the L1 table"));
         }
         Ok(())
+    }
+
+    /// The first guest cluster from the disk's end `old` on that has nothing to lose: the one with the end, or the next.
+    fn clusters_without_place(&self, old: u64) -> Result<u64> {
+        let geo = self.meta.geo;
+        let last = old >> geo.cluster_bits;
+        let is_empty = !geo.is_aligned(old) && self.meta.entry(last)? == L2Entry::default();
+        Ok(if is_empty { last } else { geo.clusters_for(old) })
+    }
+
+    /// What the disk was to grow by gets no space after all: the clusters that it was given are free again, so that
+    /// none of them stays behind the end of the file. `error` is why.
+    fn undo_preallocation(&self, old: u64, new: std::ops::Range<u64>, error: Error) -> Error {
+        let geo = self.meta.geo;
+        let undone = self
+            .meta
+            .update_entries(new, false, Freed::Always, |entry| {
+                (entry != L2Entry::default()).then(L2Entry::default)
+            })
+            .and_then(|()| self.meta.drop_l2_tables(geo.l1_entries_for(old)))
+            .and_then(|()| self.meta.flush());
+        // What could not be undone is told by the check; the reason is what matters here.
+        drop(undone);
+        error
     }
 
     /// What stands behind the old end in its cluster must not show up. The caller has claimed all clusters.
@@ -121,33 +150,53 @@ impl Qcow2 {
         let geo = self.meta.geo;
         let clusters = range.start >> geo.cluster_bits..range.end().div_ceil(geo.cluster_size());
         let on_host = self.data_file.is_none() && matches!(mode, Prealloc::Falloc | Prealloc::Full);
+        let what =
+            if on_host { "Failed to resize refcount structures" } else { "Allocating clusters failed" };
+        let no_room = |error: Error| match error.errno() {
+            errno::ENOSPC => error.summarised(what),
+            _ => error,
+        };
         if on_host {
-            let mut at = clusters.start;
-            while at < clusters.end {
-                self.meta.prepare(at..at + 1)?;
-                at = (at / geo.l2_entries() + 1) * geo.l2_entries();
-            }
-            self.meta.write_back()?;
+            self.prepare_tables(clusters.clone()).map_err(no_room)?;
         }
-        let mut end = 0;
-        let mut at = clusters.start;
-        while at < clusters.end {
-            let table_end = (at / geo.l2_entries() + 1) * geo.l2_entries();
-            let step = at..clusters.end.min(at + STEP).min(table_end);
-            end = end.max(self.preallocate_step(step.clone())?);
-            at = step.end;
-        }
-        if self.data_file.is_some() {
-            return Ok(());
-        }
-        if end <= self.storage.len() {
+        let end = self.preallocate_clusters(clusters).map_err(no_room)?;
+        if self.data_file.is_some() || end <= self.storage.len() {
             return Ok(());
         }
         if on_host {
             let _quiet = self.meta.pause_write_back();
-            return self.storage.set_len(end, mode);
+            return self.storage.set_len(end, mode).map_err(|error| match error.kind() {
+                // A device node that is too short.
+                ErrorKind::Unsupported => no_room(Error::from_errno(errno::ENOSPC)),
+                _ => error.context("Failed to resize underlying file"),
+            });
         }
-        extend_to(&self.storage, end)
+        extend_to(&self.storage, end).map_err(no_room)
+    }
+
+    /// Makes the tables of guest clusters `clusters`, and writes them.
+    fn prepare_tables(&self, clusters: std::ops::Range<u64>) -> Result<()> {
+        let per_table = self.meta.geo.l2_entries();
+        let mut at = clusters.start;
+        while at < clusters.end {
+            self.meta.prepare(at..at + 1)?;
+            at = (at / per_table + 1) * per_table;
+        }
+        self.meta.write_back()
+    }
+
+    /// Host clusters for guest clusters `clusters`; the end of the last one on the host, in bytes.
+    fn preallocate_clusters(&self, clusters: std::ops::Range<u64>) -> Result<u64> {
+        let per_table = self.meta.geo.l2_entries();
+        let mut end = 0;
+        let mut at = clusters.start;
+        while at < clusters.end {
+            let table_end = (at / per_table + 1) * per_table;
+            let step = at..clusters.end.min(at + STEP).min(table_end);
+            end = end.max(self.preallocate_step(step.clone())?);
+            at = step.end;
+        }
+        Ok(end)
     }
 
     /// Host clusters for the guest clusters of `step` that have none; the end of the last one on the host, in bytes.

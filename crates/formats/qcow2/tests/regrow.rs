@@ -1,13 +1,14 @@
-//! A disk that shrinks within a cluster and grows again shows zeros there, whatever the cluster held.
+//! A disk that shrinks within a cluster and grows again shows zeros there, whatever the cluster held; one that can't be
+//! given the space that it was to grow by is as it was.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::sync::Arc;
 
 use diskimg_core::driver::OpenMode;
 use diskimg_core::opener::NoReferences;
-use diskimg_core::{Error, Image, MemDevice, Prealloc};
+use diskimg_core::{BlockDevice, Error, Image, MemDevice, Prealloc, Repair, Task, errno};
 use diskimg_qcow2::DRIVER;
-use diskimg_testkit::{FormatSubject, open_image};
+use diskimg_testkit::{FaultDevice, FaultKinds, FaultPlan, FaultSpec, FormatSubject, open_image};
 
 const SIZE: u64 = 256 << 10;
 
@@ -59,6 +60,31 @@ fn nothing_comes_back() -> Result<(), Error> {
         shrink_and_grow(&["cluster_size=64k"], 65536, what)?;
         shrink_and_grow(&["cluster_size=16k", "extended_l2=on"], 16384, what)?;
         shrink_and_grow(&["cluster_size=4k", "compat=0.10"], 4096, what)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn space_that_is_refused_leaves_the_image_as_it_was() -> Result<(), Error> {
+    let write = OpenMode { write: true, ..OpenMode::default() };
+    let options: [&'static [&'static str]; 3] =
+        [&["cluster_size=4k"], &["cluster_size=64k"], &["cluster_size=16k", "extended_l2=on"]];
+    for options in options {
+        for (size, mode) in [(SIZE, Prealloc::Full), (SIZE, Prealloc::Falloc), (SIZE - 512, Prealloc::Full)] {
+            let disk = FormatSubject::new(&DRIVER, size, options).fresh().remove(0);
+            let spec = FaultSpec { errno: errno::ENOSPC, ..FaultSpec::once(FaultKinds::SET_LEN, 0) };
+            let plan = FaultPlan::new(spec);
+            let device: Arc<dyn BlockDevice> = Arc::<MemDevice>::clone(&disk);
+            let full = Arc::new(FaultDevice::new(device, plan));
+            let image = open_image(&DRIVER, full, write, &NoReferences)?;
+            let error = image.set_len(2 * SIZE, mode).unwrap_err();
+            assert!(error.joined().starts_with("Failed to resize underlying file"), "{}", error.joined());
+            drop(image);
+            let image = open_image(&DRIVER, disk, write, &NoReferences)?;
+            assert_eq!(image.len(), size);
+            let report = image.as_check().unwrap().check(Repair::Nothing, &mut |_| {}, &Task::quiet())?;
+            assert_eq!((report.corruptions, report.leaks, report.check_errors), (0, 0, 0), "{options:?}");
+        }
     }
     Ok(())
 }

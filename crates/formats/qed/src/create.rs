@@ -3,7 +3,7 @@
 use diskimg_core::driver::CreateContext;
 use diskimg_core::options::OptKind::{Size, Str};
 use diskimg_core::options::{OptSpec, ParsedOptions};
-use diskimg_core::{Error, Result, align_up, errno, to_usize};
+use diskimg_core::{BlockDevice, Error, Result, align_up, errno, to_usize};
 
 use crate::geometry::Geometry;
 use crate::header::Header;
@@ -62,6 +62,12 @@ fn name_too_long() -> Error {
 
 /// Makes the image in an empty storage.
 pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
+    let (bytes, geo) = first_bytes(context)?;
+    write(&*context.storage, &bytes, geo).map_err(|error| error.summarised("Could not create image"))
+}
+
+/// The header and the backing file's name behind it.
+fn first_bytes(context: &CreateContext<'_>) -> Result<(Vec<u8>, Geometry)> {
     let (geo, image_size) = wanted(context.options)?;
     let name = context.options.get_str("backing_file").filter(|name| !name.is_empty()).unwrap_or_default();
     let is_raw = context.options.get_str("backing_fmt").is_some_and(|format| format == RAW);
@@ -79,8 +85,11 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     let (header, name) = plain.with_backing(backing).ok_or_else(name_too_long)?;
     let mut bytes = header.encode();
     bytes.extend(name);
-    let storage = &context.storage;
-    storage.write_at(0, &bytes)?;
+    Ok((bytes, geo))
+}
+
+fn write(storage: &dyn BlockDevice, bytes: &[u8], geo: Geometry) -> Result<()> {
+    storage.write_at(0, bytes)?;
     // The table is written out, so that it has its space.
     let zeros = vec![0; to_usize(geo.table_len().min(STEP))];
     for at in (0..geo.table_len()).step_by(zeros.len()) {

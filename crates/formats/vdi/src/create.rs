@@ -39,7 +39,7 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     let is_static = context.options.get_bool("static");
     let header = Header::new(size(context.options)?, is_static, [new_uuid(), new_uuid()]);
     let storage = &context.storage;
-    storage.write_at(0, &header.encode_new())?;
+    storage.write_at(0, &header.encode_new()).map_err(|error| error.told_as("Error writing header"))?;
     let (entries, len) = (u64::from(header.blocks), header.data_offset - header.table_offset);
     let mut at = 0;
     while at < len {

@@ -6,7 +6,7 @@ use diskimg_core::driver::CreateContext;
 use diskimg_core::opener::{Mode, ReferenceKind};
 use diskimg_core::options::{OptKind, OptSpec, ParsedOptions, RuntimeOptions};
 use diskimg_core::parent_path::to_windows;
-use diskimg_core::{Error, Prealloc, Result, errno, to_usize};
+use diskimg_core::{BlockDevice, Error, Prealloc, Result, errno, to_usize};
 
 use crate::footer::{DIFFERENCING, DYNAMIC, FIXED, NewFooter};
 use crate::geometry::{Geometry, round};
@@ -116,29 +116,38 @@ fn parent_of(context: &CreateContext<'_>, name: String, offset: u64) -> Result<N
 /// Makes the image in an empty storage.
 pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
     let new = NewImage::from_options(context.options)?;
-    let (storage, footer) = (&context.storage, new.footer());
     if new.fixed {
-        storage.set_len(new.len + SECTOR, Prealloc::Off)?;
-        storage.write_at(new.len, &footer)?;
-        return storage.flush();
+        return write_fixed(&*context.storage, &new);
     }
+    write_dynamic(context, &new)
+}
+
+fn write_fixed(storage: &dyn BlockDevice, new: &NewImage) -> Result<()> {
+    storage.set_len(new.len + SECTOR, Prealloc::Off)?;
+    storage.write_at(new.len, &new.footer())?;
+    storage.flush()
+}
+
+fn write_dynamic(context: &CreateContext<'_>, new: &NewImage) -> Result<()> {
+    let failed = |error: Error| error.told_as("Unable to create or write VHD header");
+    let (storage, footer) = (&context.storage, new.footer());
     let entries = u32::try_from(new.len.div_ceil(BLOCK)).unwrap_or(u32::MAX);
     let table = (u64::from(entries) * 4).next_multiple_of(SECTOR);
     let mut at = 0;
     while at < table {
         let part = STEP.min(table - at);
-        storage.write_at(TABLE_OFFSET + at, &vec![0xff; to_usize(part)])?;
+        storage.write_at(TABLE_OFFSET + at, &vec![0xff; to_usize(part)]).map_err(failed)?;
         at += part;
     }
     let mut end = TABLE_OFFSET + table;
     let name = context.options.get_str(BACKING_FILE);
     let parent = name.map(|name| parent_of(context, name, end)).transpose()?;
     if let Some(parent) = &parent {
-        storage.write_at(parent.offset, &parent.path)?;
+        storage.write_at(parent.offset, &parent.path).map_err(failed)?;
         end += (parent.path.len() as u64).next_multiple_of(SECTOR);
     }
-    storage.write_at(end, &footer)?;
-    storage.write_at(HEADER_OFFSET, &Header::encode_new(entries, parent.as_ref()))?;
-    storage.write_at(0, &footer)?;
+    storage.write_at(end, &footer).map_err(failed)?;
+    storage.write_at(HEADER_OFFSET, &Header::encode_new(entries, parent.as_ref())).map_err(failed)?;
+    storage.write_at(0, &footer).map_err(failed)?;
     storage.flush()
 }

@@ -186,8 +186,11 @@ pub(crate) fn create(context: &CreateContext<'_>) -> Result<()> {
         return Err(Error::from_errno(errno::EIO).context("Failed to write the BAT"));
     }
     let end = plan.blocks_start() + if plan.fixed { plan.geometry.disk_size } else { 0 };
+    // Where nothing can be written it is told before anything else.
+    let start = storage.write_at(0, &[0; SIGNATURE.len()]);
+    start.map_err(|error| error.summarised("Failed to write file signature"))?;
     storage.set_len(end, Prealloc::Off)?;
-    write_bat(storage, &plan)?;
+    write_bat(storage, &plan).map_err(|error| error.summarised("Failed to write the BAT"))?;
     storage.write_at(regions.metadata.start, &plan.metadata(locator).encode())?;
     for offset in TABLE_OFFSETS {
         storage.write_at(offset, &regions.encode())?;

@@ -15,6 +15,7 @@ use super::trees::Shift;
 use crate::entry::{COPIED, L1Entry};
 use crate::features::DIRTY;
 use crate::header::Header;
+use crate::header::SECTOR;
 use crate::settings::Overlap;
 
 /// Header offset of the first field that is switched, the disk's size.
@@ -94,7 +95,7 @@ impl Meta {
         self.shift_clusters(Clusters::holding(&self.geo, range), Shift::Down)
     }
 
-    /// Writes a table into clusters of its own, padded with zeros.
+    /// Writes a table into clusters of its own, padded with zeros to a whole sector: nobody reads what follows.
     ///
     /// # Errors
     /// `Corrupt` where that would hit other metadata; the storage's.
@@ -102,7 +103,7 @@ impl Meta {
         if area.is_empty() {
             return Ok(());
         }
-        bytes.resize(to_usize(area.len), 0);
+        bytes.resize(bytes.len().next_multiple_of(to_usize(SECTOR)).min(to_usize(area.len)), 0);
         self.write_area(area.start, &bytes, Overlap::empty())
     }
 
