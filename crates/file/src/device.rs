@@ -20,6 +20,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use crate::direct::Direct;
 use crate::errors::{ended_early, from_os, too_far};
 use crate::extents::ExtentCache;
+use crate::lock::Held;
 use crate::{copy, resize, zero};
 
 /// The greatest request that is passed to the kernel in one call: 2 GiB less a page is where it stops by itself.
@@ -52,7 +53,7 @@ pub(crate) enum FileKind {
 /// ```
 #[derive(Debug)]
 pub struct FileDevice {
-    pub(crate) file: File,
+    pub(crate) file: Held,
     pub(crate) filename: String,
     pub(crate) driver: &'static str,
     pub(crate) kind: FileKind,

@@ -3,9 +3,12 @@
 //!
 //! For permission i, byte 100+i is locked by whoever needs it and byte 200+i by whoever does not share it. All locks are
 //! read locks, which never exclude each other: a conflict is found by asking whether a write lock *would* be granted.
-//! They belong to the open file and end with it, so nothing has to be undone.
+//! They belong to the open file and end with it at the latest. A child that is being started shares the open file for a
+//! moment, so whoever closes an image gives its locks back first ([`Held`]): nobody meets a lock of a closed image.
 
 use std::fs::File;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use diskimg_core::protocol::{LockSpec, Permissions};
 use diskimg_core::{Error, ErrorKind, Result, errno};
@@ -19,6 +22,9 @@ const NEEDED_BASE: u64 = 100;
 
 /// First lock byte of "nobody else may have permission i".
 const UNSHARED_BASE: u64 = 200;
+
+/// From the first lock byte to behind the last one.
+const ALL_BYTES: i64 = 200;
 
 /// Permissions in the order of their lock bytes, with the names in messages.
 const NAMES: [(Permissions, &str); 4] = [
@@ -45,11 +51,15 @@ fn permission_bytes(base: u64, of: Permissions) -> impl Iterator<Item = (u64, &'
 }
 
 fn request(kind: i32, byte: u64) -> libc::flock {
+    request_run(kind, byte, 1)
+}
+
+fn request_run(kind: i32, byte: u64, len: i64) -> libc::flock {
     libc::flock {
         l_type: i16::try_from(kind).unwrap_or_default(),
         l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
         l_start: i64::try_from(byte).unwrap_or_default(),
-        l_len: 1,
+        l_len: len,
         l_pid: 0,
     }
 }
@@ -66,11 +76,55 @@ fn is_taken(file: &File, byte: u64) -> Result<bool, nix::Error> {
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)
 }
 
-/// Takes `lock` on `file`, for as long as the file is open; `filename` is for the hint.
-///
-/// # Errors
-/// `Locked` if another user's needs exclude ours.
-pub(crate) fn acquire(file: &File, lock: LockSpec, filename: &str) -> Result<()> {
+/// An open file with the locks that were taken on it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    file: File,
+    locked: bool,
+}
+
+impl Held {
+    /// Without a lock.
+    pub(crate) const fn free(file: File) -> Self {
+        Self { file, locked: false }
+    }
+
+    /// Takes `lock`, for as long as the file is open; `filename` is for the hint.
+    ///
+    /// # Errors
+    /// `Locked` if another user's needs exclude ours.
+    pub(crate) fn lock(&mut self, lock: LockSpec, filename: &str) -> Result<()> {
+        // Some of it may be taken when it fails.
+        self.locked = true;
+        acquire(&self.file, lock, filename)
+    }
+}
+
+impl Deref for Held {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.locked {
+            let all = request_run(libc::F_UNLCK, NEEDED_BASE, ALL_BYTES);
+            // If that fails, closing the file does it.
+            let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&all));
+        }
+    }
+}
+
+fn acquire(file: &File, lock: LockSpec, filename: &str) -> Result<()> {
     for byte in bytes_to_lock(lock) {
         if let Err(error) = fcntl(file, FcntlArg::F_OFD_SETLK(&request(libc::F_RDLCK, byte))) {
             return Err(host_error(error).context(format!("Failed to lock byte {byte}")));
@@ -148,6 +202,19 @@ mod tests {
 
         drop(first);
         acquire(&open(), LockSpec::FORMAT_WRITE, "F").unwrap();
+    }
+
+    #[test]
+    fn the_lock_of_a_closed_image_does_not_last_in_a_child() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let open = || Held::free(File::options().read(true).write(true).open(path.path()).unwrap());
+        let mut first = open();
+        first.lock(LockSpec::FORMAT_WRITE, "F").unwrap();
+        // What a child holds between fork and exec.
+        let _inherited = first.try_clone().unwrap();
+        assert!(open().lock(LockSpec::FORMAT_WRITE, "F").is_err());
+        drop(first);
+        open().lock(LockSpec::FORMAT_WRITE, "F").unwrap();
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rustix::fs::OFlags;
 use crate::device::{FileDevice, FileKind};
 use crate::direct::Direct;
 use crate::errors::cannot_open;
-use crate::lock;
+use crate::lock::{self, Held};
 
 /// Whether image locks are taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,9 +145,10 @@ impl FileOptions {
     }
 
     /// Locks and describes an open file.
-    pub(crate) fn finish(self, filename: &str, mut file: File) -> Result<FileDevice> {
+    pub(crate) fn finish(self, filename: &str, file: File) -> Result<FileDevice> {
+        let mut file = Held::free(file);
         if let Some(lock) = self.lock.filter(|_| self.takes_locks(&file)) {
-            lock::acquire(&file, lock, filename)?;
+            file.lock(lock, filename)?;
         }
         let found = file.metadata()?;
         let device = if self.accepts == Accepts::Drives { "host_cdrom" } else { "host_device" };
@@ -158,8 +159,8 @@ impl FileOptions {
         };
         let len = match kind {
             FileKind::Regular => found.len(),
-            FileKind::Block => file.seek(SeekFrom::End(0))?,
-            FileKind::Char => file.seek(SeekFrom::End(0)).unwrap_or(0),
+            FileKind::Block => (&*file).seek(SeekFrom::End(0))?,
+            FileKind::Char => (&*file).seek(SeekFrom::End(0)).unwrap_or(0),
         };
         Ok(FileDevice {
             direct: self.cache.is_direct().then(|| Direct::probe(&file)),

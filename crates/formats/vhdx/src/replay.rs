@@ -144,6 +144,9 @@ impl ReplayedDevice {
     }
 
     fn put(&mut self, offset: u64, len: u64, bytes: Option<Box<[u8]>>) {
+        if len == 0 {
+            return;
+        }
         let end = offset.saturating_add(len);
         let first = self.pieces.range(..offset).next_back().map_or(offset, |(at, _)| *at);
         let touched: Vec<u64> = self.pieces.range(first..end).map(|(at, _)| *at).collect();
@@ -228,5 +231,6 @@ mod tests {
         put(32768, 4096, 7);
         put(36864, 4096, 8);
         put(32768, 8192, 0);
+        put(32768, 0, 0);
     }
 }
