@@ -111,6 +111,9 @@ const EACH: &[&str] = &[
     "measure -O qcow2 $S --image-opts @",
     "measure -O qcow2 %",
     "snapshot -l %",
+    "create -f qcow2 -b % -F qcow2 n.qcow2",
+    "create -f qcow2 -b % -F qcow2 n.qcow2 2M && info --backing-chain n.qcow2",
+    "create -f qed -b % n.qed",
     "snapshot $S -c one --image-opts @ && check $S --image-opts @ && convert $S --image-opts @ -l one -O raw out.raw",
     "convert -n $S --target-image-opts p.qcow2 @ && convert $S --image-opts @ -O raw out.raw",
     "convert -n s.raw -O qcow2 %",
@@ -131,6 +134,7 @@ const EACH: &[&str] = &[
 
 /// Once.
 const ONCE: &[&str] = &[
+    "create -f qcow2 -b o.qcow2 -F qcow2 n.qcow2",
     "create $S -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 n.qcow2 1M && check $S --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=n.qcow2",
     "create $S -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,cluster_size=512 n.qcow2 1M && check $S --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=n.qcow2",
     "create $S -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,preallocation=metadata n.qcow2 1M && map $S --output=json --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=n.qcow2",

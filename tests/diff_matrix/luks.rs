@@ -96,6 +96,7 @@ const EACH: &[&str] = &[
     "info $S --image-opts @",
     "info $S --output=json --image-opts @",
     "info --image-opts driver=luks,file.filename=%",
+    "create -f qcow2 -b % -F luks n.qcow2",
     "check %",
     "check $S --image-opts @",
     "check $S --output=json --image-opts @",

@@ -374,11 +374,13 @@ fn check_backing(ctx: &Context, options: &mut ParsedOptions, request: &CreateReq
     Ok(())
 }
 
-/// Opens the file that a new image `filename` would have as its backing file; it may be in use elsewhere.
+/// Opens the file that a new image `filename` would have as its backing file, and what is below it; they may be in use
+/// elsewhere, and no key is needed.
 fn open_backing(ctx: &Context, filename: &str, name: &str, format: Option<&str>) -> Result<Node> {
     let relative = || Error::invalid(format!("Cannot use relative backing file names for '{filename}'"));
     let resolved =
         resolve_backing(Some(filename).filter(|name| !name.is_empty()), name).ok_or_else(relative)?;
-    let options = OpenOptions { force_share: true, ..OpenOptions::read().with_format(format) };
+    let described = OpenOptions { force_share: true, describe_only: true, ..OpenOptions::read() };
+    let options = described.with_format(format);
     Node::open_nested(ctx, &ImageSpec::name(resolved), &options)
 }
