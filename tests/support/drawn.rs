@@ -34,8 +34,18 @@ pub fn ranges(path: &Path) -> Result<Vec<Range<u64>>, String> {
     }
     if head.starts_with(b"KDMV") || head.starts_with(b"# Disk") {
         // VMDK: the content identifier.
-        let at = head.windows(5).position(|text| text == b"\nCID=").map(|at| at as u64 + 5);
-        all.extend(at.map(|at| at..at + 8));
+        let at = head.windows(5).position(|text| text == b"\nCID=").map(|at| at + 5);
+        all.extend(at.map(|at| at as u64..identifier_end(&head, at) as u64));
     }
     Ok(all)
+}
+
+/// Where the identifier at `at` ends. qemu-img writes no leading zeros: behind a shorter one the text stands elsewhere, and
+/// all of it is left out.
+fn identifier_end(head: &[u8], at: usize) -> usize {
+    let text = &head[at..];
+    if text.iter().take(8).all(u8::is_ascii_hexdigit) {
+        return at + 8;
+    }
+    at + text.iter().position(|byte| *byte == 0).unwrap_or(text.len()) + 8
 }
