@@ -20,6 +20,7 @@ use crate::meta::refcounts;
 use crate::open::{self, Parts};
 use crate::options::Wanted;
 use crate::preallocate::{self, Plan};
+use crate::room;
 use crate::settings::Settings;
 use crate::snapshot_table::SnapshotTable;
 
@@ -29,8 +30,6 @@ const FIRST_CLUSTERS: u64 = 3;
 const ENTRY: u64 = 8;
 /// The protocol prefix that is not stored with a data file's name.
 const FILE_PREFIX: &str = "file:";
-/// What is told where there is no room for a size.
-const RESIZE_FAILED: &str = "Could not resize image";
 
 /// Checks options against each other; nothing is touched.
 ///
@@ -134,13 +133,13 @@ fn write_new(storage: &dyn BlockDevice, bytes: &[u8], geo: Geometry) -> Result<(
     let cluster = to_usize(geo.cluster_size());
     let first = bytes.get(..cluster).unwrap_or(bytes);
     if storage.write_at(0, first).is_err() {
-        return Err(error.summarised("Could not write qcow2 header"));
+        return Err(error.summarised(room::HEADER));
     }
-    let tables = bytes.get(cluster..cluster.saturating_mul(3)).unwrap_or_default();
+    let tables = bytes.get(cluster..cluster.saturating_mul(to_usize(FIRST_CLUSTERS))).unwrap_or_default();
     if storage.write_at(geo.cluster_size(), tables).is_err() {
-        return Err(error.summarised("Could not write refcount table"));
+        return Err(error.summarised(room::REFTABLE));
     }
-    Err(error.summarised(format!("{RESIZE_FAILED}: Failed to grow the L1 table")))
+    Err(error.summarised(room::L1).context(room::SIZE))
 }
 
 /// Makes an image without size and grows it.
@@ -170,10 +169,10 @@ fn create_and_grow(
     });
     if wanted.size > 0 {
         image.set_len(wanted.size, prealloc).map_err(|error| match (prealloc, error.kind()) {
-            _ if error.errno() == errno::ENOSPC => error.context(RESIZE_FAILED),
+            _ if error.errno() == errno::ENOSPC => error.context(room::SIZE),
             (Prealloc::Off, _) => error,
             // A storage of fixed length that is too short.
-            (_, ErrorKind::Unsupported) => error.context(RESIZE_FAILED),
+            (_, ErrorKind::Unsupported) => error.context(room::SIZE),
             _ => error,
         })?;
     }

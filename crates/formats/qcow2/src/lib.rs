@@ -31,6 +31,7 @@ mod preallocate;
 mod read;
 mod reserve;
 mod resize;
+mod room;
 mod settings;
 mod snapshot_table;
 mod snapshots;

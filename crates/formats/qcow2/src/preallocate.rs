@@ -4,13 +4,14 @@
 //! run, further L2 tables. Everything is counted once. It is what the format's usual implementation leaves, whose first
 //! refcount table has given its cluster to an L2 table.
 
-use diskimg_core::{BlockDevice, Error, ErrorKind, Prealloc, Result, errno, to_usize};
+use diskimg_core::{BlockDevice, Error, Prealloc, Result, to_usize};
 
 use crate::entry::{L1Entry, L2Entry};
 use crate::geometry::Geometry;
 use crate::header::Header;
 use crate::limits::MAX_REFTABLE_BYTES;
 use crate::meta::refcounts;
+use crate::room;
 
 /// Bytes of an entry of the L1 and refcount tables.
 const ENTRY: u64 = 8;
@@ -120,11 +121,9 @@ impl Plan {
         let mut table: Vec<u64> = (0..self.blocks).map(|index| self.offset(self.block(index))).collect();
         table.resize(to_usize(self.table_clusters * geo.cluster_size() / ENTRY), 0);
         storage.write_at(self.offset(self.table_start), &be_bytes(&table)).map_err(no_room)?;
-        storage.set_len(self.offset(self.data_end()), mode).map_err(|error| match error.kind() {
-            // A device node that is too short.
-            ErrorKind::Unsupported => no_room(Error::from_errno(errno::ENOSPC)),
-            _ => error.context("Could not resize image: Failed to resize underlying file"),
-        })?;
+        storage
+            .set_len(self.offset(self.data_end()), mode)
+            .map_err(|error| room::too_short(error).context(room::SIZE))?;
         for index in 0..self.l2_tables {
             storage.write_at(self.offset(self.l2(index)), &self.l2_table(index)).map_err(no_room)?;
         }
@@ -183,15 +182,15 @@ pub(crate) fn write_empty(header: Header, storage: &dyn BlockDevice) -> Result<(
 }
 
 fn no_room_for_header(error: Error) -> Error {
-    error.summarised("Could not write qcow2 header")
+    error.summarised(room::HEADER)
 }
 
 fn no_room_for_table(error: Error) -> Error {
-    error.summarised("Could not write refcount table")
+    error.summarised(room::REFTABLE)
 }
 
 fn no_room(error: Error) -> Error {
-    error.summarised("Could not resize image: Failed to resize refcount structures")
+    error.summarised(room::REFCOUNTS).context(room::SIZE)
 }
 
 fn be_bytes(entries: &[u64]) -> Vec<u8> {

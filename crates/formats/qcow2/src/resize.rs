@@ -12,6 +12,7 @@ use crate::header::SECTOR;
 use crate::image::Qcow2;
 use crate::limits::MAX_L1_ENTRIES;
 use crate::meta::{Freed, NewEntry};
+use crate::room;
 
 /// Clusters whose entries are published at a time.
 const STEP: u64 = 8192;
@@ -32,10 +33,7 @@ impl Qcow2 {
         if len < old {
             return self.shrink(old, len);
         }
-        self.meta.grow_l1(geo.l1_entries_for(len)).map_err(|error| match error.errno() {
-            errno::ENOSPC => error.summarised("Failed to grow the L1 table"),
-            _ => error,
-        })?;
+        self.meta.grow_l1(geo.l1_entries_for(len)).map_err(|error| room::lacking(error, room::L1))?;
         let raw_data = self.has_autoclear(features::RAW_DATA_FILE) && self.data_file.is_some();
         if let Some(data) = &self.data_file {
             let mode = if prealloc == Prealloc::Metadata { Prealloc::Off } else { prealloc };
@@ -65,7 +63,7 @@ impl Qcow2 {
             return Err(Error::invalid("Preallocation can't be used for shrinking an image"));
         }
         if self.meta.geo.l1_entries_for(len) > MAX_L1_ENTRIES {
-            return Err(Error::from_errno(errno::EFBIG).context("Failed to grow the L1 table"));
+            return Err(Error::from_errno(errno::EFBIG).context(room::L1));
         }
         Ok(())
     }
@@ -150,12 +148,8 @@ impl Qcow2 {
         let geo = self.meta.geo;
         let clusters = range.start >> geo.cluster_bits..range.end().div_ceil(geo.cluster_size());
         let on_host = self.data_file.is_none() && matches!(mode, Prealloc::Falloc | Prealloc::Full);
-        let what =
-            if on_host { "Failed to resize refcount structures" } else { "Allocating clusters failed" };
-        let no_room = |error: Error| match error.errno() {
-            errno::ENOSPC => error.summarised(what),
-            _ => error,
-        };
+        let what = if on_host { room::REFCOUNTS } else { room::CLUSTERS };
+        let no_room = |error: Error| room::lacking(error, what);
         if on_host {
             self.prepare_tables(clusters.clone()).map_err(no_room)?;
         }
@@ -165,11 +159,7 @@ impl Qcow2 {
         }
         if on_host {
             let _quiet = self.meta.pause_write_back();
-            return self.storage.set_len(end, mode).map_err(|error| match error.kind() {
-                // A device node that is too short.
-                ErrorKind::Unsupported => no_room(Error::from_errno(errno::ENOSPC)),
-                _ => error.context("Failed to resize underlying file"),
-            });
+            return self.storage.set_len(end, mode).map_err(room::too_short);
         }
         extend_to(&self.storage, end).map_err(no_room)
     }

@@ -14,8 +14,7 @@ use super::overlap::FixedArea;
 use super::trees::Shift;
 use crate::entry::{COPIED, L1Entry};
 use crate::features::DIRTY;
-use crate::header::Header;
-use crate::header::SECTOR;
+use crate::header::{Header, SECTOR};
 use crate::settings::Overlap;
 
 /// Header offset of the first field that is switched, the disk's size.
