@@ -26,10 +26,13 @@ use diskimg_testkit::Rng;
 /// Threads: one, two, odd, many, more than there are processors.
 const WORKERS: [usize; 5] = [1, 2, 3, 8, 16];
 
+/// In options: the image's own folder.
+const FOLDER: &str = "FOLDER";
+
 /// Length of the disk: more units of the pipeline than threads, the last of them not whole.
 const LEN: u64 = (8 << 20) + 300 * 1024 + 512;
 
-/// A format, options of a new image, and what opens it.
+/// A format, options of a new image, and what opens it; [`FOLDER`] stands for the folder where the image is.
 struct Target {
     format: &'static str,
     options: &'static str,
@@ -56,7 +59,11 @@ const TARGETS: &[Target] = &[
     target("qcow2", "compression_type=zstd,refcount_bits=64"),
     target("qcow2", "preallocation=metadata"),
     target("qcow2", "lazy_refcounts=on"),
-    target("qcow2", "data_file=data,data_file_raw=on"),
+    Target {
+        format: "qcow2",
+        options: "data_file=FOLDER/data,data_file_raw=on",
+        opened: "data-file.driver=file,data-file.filename=FOLDER/data",
+    },
     target("qcow", ""),
     target("qed", ""),
     target("qed", "cluster_size=4k"),
@@ -132,8 +139,15 @@ fn open_plain(path: &Path, write: bool) -> Node {
     Node::open(&context(), &ImageSpec::name(show(path)), &options.with_format(Some(format))).unwrap()
 }
 
-fn open_target(path: &Path, target: &Target) -> Node {
-    let opened = if target.opened.is_empty() { String::new() } else { format!(",{}", target.opened) };
+/// Options with the folder in them.
+fn placed(options: &str, folder: &Path) -> String {
+    options.replace(FOLDER, &show(folder))
+}
+
+fn open_target(folder: &Path, target: &Target) -> Node {
+    let path = folder.join("image");
+    let opened =
+        if target.opened.is_empty() { String::new() } else { format!(",{}", placed(target.opened, folder)) };
     let spec = format!("driver={},file.filename={}{opened}", target.format, path.display());
     Node::open(&context(), &ImageSpec::image_opts(&spec).unwrap(), &writable()).unwrap()
 }
@@ -210,7 +224,7 @@ fn fill(
     ways: &[ConvertOptions],
 ) -> Vec<BTreeMap<PathBuf, Vec<u8>>> {
     let new = tempfile::tempdir_in(folder).unwrap();
-    create(&new.path().join("image"), target.format, target.options, None);
+    create(&new.path().join("image"), target.format, &placed(target.options, new.path()), None);
     let mut images = Vec::new();
     for how in ways {
         let place = tempfile::tempdir_in(folder).unwrap();
@@ -218,11 +232,11 @@ fn fill(
             let entry = entry.unwrap();
             fs::copy(entry.path(), place.path().join(entry.file_name())).unwrap();
         }
-        let node = open_target(&place.path().join("image"), target);
+        let node = open_target(place.path(), target);
         let how = ConvertOptions { target_is_zero: new_image_is_zero(&node), ..how.clone() };
         convert(&[source], &node, &how, &Task::quiet()).unwrap();
         drop(node);
-        let node = open_target(&place.path().join("image"), target);
+        let node = open_target(place.path(), target);
         let same = compare(source, &node, &CompareOptions::default(), &Task::quiet()).unwrap();
         assert!(same.difference.is_none(), "{} {}: {how:?}", target.format, target.options);
         drop(node);
