@@ -46,9 +46,22 @@ fn slow(folder: &Path, args: &[&str]) -> Child {
     child.unwrap()
 }
 
+/// The number of SIGINT.
+const INT: u32 = 2;
+
 fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap();
     assert!(sent.success());
+}
+
+/// Waits until the operation of `child` has begun: it listens to the signal of that number.
+fn until_it_listens(child: &Child, signal: u32) {
+    let path = format!("/proc/{}/status", child.id());
+    eventually("it listens to signals", || {
+        let status = fs::read_to_string(&path).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+        u64::from_str_radix(caught.trim(), 16).unwrap() >> (signal - 1) & 1 == 1
+    });
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -67,12 +80,14 @@ fn a_refused_lock_names_its_holder() {
     fs::write(folder.join("s.raw"), noise(1 << 20, 1)).unwrap();
     let mut holder =
         slow(folder, &["convert", "-n", "-r", "1k", "-f", "raw", "-O", "qcow2", "s.raw", "a.qcow2"]);
+    // Not asking before it has the image: the question would lock it out.
+    until_it_listens(&holder, INT);
     let expected = format!(
         "qemu-img-rs: Could not open 'a.qcow2': Failed to get shared \"write\" lock\n\
          Is another process using the image [a.qcow2]?\nIt is in use by process {} (qemu-img-rs).\n",
         holder.id()
     );
-    eventually("the holder has opened it", || told(&run(folder, &["info", "a.qcow2"])) == expected);
+    assert_eq!(told(&run(folder, &["info", "a.qcow2"])), expected);
     // Programs that parse what qemu-img says see what they know.
     let called = command(folder, "qemu-img", &["info", "a.qcow2"]).output().unwrap();
     assert!(told(&called).ends_with("Is another process using the image [a.qcow2]?\n"), "{}", told(&called));
@@ -146,7 +161,6 @@ fn an_interrupted_conversion_leaves_no_target_that_looks_whole() {
         let mut child =
             slow(folder, &["convert", "-r", "1M", "-f", "raw", "-O", "qcow2", "s.raw", "out.qcow2"]);
         eventually("the target is there", || folder.join("out.qcow2").exists());
-        std::thread::sleep(Duration::from_millis(200));
         signal(&child, name);
         let status = child.wait().unwrap();
         assert!(status.signal().is_some(), "{name}: {status}");
@@ -155,11 +169,19 @@ fn an_interrupted_conversion_leaves_no_target_that_looks_whole() {
         assert_eq!(said, "");
         assert!(!folder.join("out.qcow2").exists(), "{name}");
     }
+    // Nor while it is still being given its space.
+    fs::File::create(folder.join("large.raw")).unwrap().set_len(8 << 30).unwrap();
+    let full = ["convert", "-f", "raw", "-O", "raw", "-o", "preallocation=full", "large.raw", "full.raw"];
+    let mut child = slow(folder, &full);
+    eventually("the target is there", || folder.join("full.raw").exists());
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().signal(), Some(2));
+    assert!(!folder.join("full.raw").exists());
     // An existing target is the user's.
     must(folder, &["create", "-q", "-f", "qcow2", "out.qcow2", "4M"]);
     let mut child =
         slow(folder, &["convert", "-n", "-r", "1M", "-f", "raw", "-O", "qcow2", "s.raw", "out.qcow2"]);
-    std::thread::sleep(Duration::from_millis(500));
+    until_it_listens(&child, INT);
     signal(&child, "INT");
     assert_eq!(child.wait().unwrap().signal(), Some(2));
     must(folder, &["check", "out.qcow2"]);
@@ -177,7 +199,6 @@ fn an_interrupted_dd_leaves_no_target_that_looks_whole() {
         let object = "throttle-group,id=t,x-bps-total=524288";
         let mut child = slow(folder, &["dd", "--object", object, "-O", format, source, "of=out"]);
         eventually("the target is there", || folder.join("out").exists());
-        std::thread::sleep(Duration::from_millis(200));
         signal(&child, "INT");
         assert_eq!(child.wait().unwrap().signal(), Some(2), "{format}");
         let mut said = String::new();
@@ -195,7 +216,7 @@ fn interrupted_chain_operations_are_run_again() {
     must(folder, &["create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "top.qcow2"]);
     must(folder, &["convert", "-n", "-f", "raw", "-O", "qcow2", "s.raw", "top.qcow2"]);
     let mut child = slow(folder, &["commit", "-r", "512k", "top.qcow2"]);
-    std::thread::sleep(Duration::from_millis(600));
+    until_it_listens(&child, INT);
     signal(&child, "INT");
     assert_eq!(child.wait().unwrap().signal(), Some(2));
     assert_eq!(must(folder, &["compare", "-F", "raw", "top.qcow2", "s.raw"]), "Images are identical.\n");
@@ -215,7 +236,7 @@ fn sigusr1_asks_for_progress() {
     must(folder, &["create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "top.qcow2"]);
     must(folder, &["convert", "-n", "-f", "raw", "-O", "qcow2", "s.raw", "top.qcow2"]);
     let mut child = slow(folder, &["commit", "-r", "2M", "top.qcow2"]);
-    std::thread::sleep(Duration::from_millis(500));
+    until_it_listens(&child, INT);
     signal(&child, "USR1");
     let status = child.wait().unwrap();
     let mut said = String::new();

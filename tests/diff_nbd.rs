@@ -102,12 +102,18 @@ impl Nbd {
         let child = command.stderr(Stdio::null()).spawn().expect("qemu-nbd runs");
         let nbd = Self { child, socket };
         for _ in 0..1000 {
-            if nbd.socket.exists() {
+            if nbd.listens() {
                 return nbd;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("qemu-nbd does not listen");
+    }
+
+    /// The socket is there a moment before it takes connections.
+    fn listens(&self) -> bool {
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+        sockets.lines().any(|line| line.ends_with(self.path()) && line.contains(" 00010000 "))
     }
 
     fn path(&self) -> &str {

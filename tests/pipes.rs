@@ -343,8 +343,7 @@ fn interrupted() {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    // The signal is listened to from then on.
-    std::thread::sleep(Duration::from_millis(300));
+    // The signal is listened to since before that.
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert!(!child.wait().unwrap().success());
     assert!(!dir.join("out").exists());

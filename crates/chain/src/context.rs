@@ -6,7 +6,7 @@ use std::sync::Arc;
 use diskimg_core::driver::Notices;
 use diskimg_core::filter::Objects;
 use diskimg_core::opener::{Gate, Opener};
-use diskimg_core::{BlockDevice, Registry, Secrets};
+use diskimg_core::{BlockDevice, CancelToken, Registry, Secrets};
 
 use crate::OpenOptions;
 use crate::gate::Permissive;
@@ -26,6 +26,8 @@ pub struct Context {
     pub secrets: Arc<Secrets>,
     /// Other objects that options name.
     pub objects: Arc<Objects>,
+    /// Set when whatever takes long in opening and creating files, and in giving them space, is to end.
+    pub cancel: CancelToken,
     /// Files that are open already, by the names that the user calls them by.
     pub(crate) opened: BTreeMap<String, Arc<dyn BlockDevice>>,
 }
@@ -40,6 +42,7 @@ impl Context {
             notices: Notices::default(),
             secrets: Arc::default(),
             objects: Arc::default(),
+            cancel: CancelToken::default(),
             opened: BTreeMap::new(),
         }
     }
@@ -55,6 +58,13 @@ impl Context {
     #[must_use]
     pub fn with_notices(mut self, notices: Notices) -> Self {
         self.notices = notices;
+        self
+    }
+
+    /// The same, whose files are no longer waited for once `cancel` is set.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
+        self.cancel = cancel;
         self
     }
 

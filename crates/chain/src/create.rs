@@ -95,9 +95,9 @@ impl NewFile {
     /// # Errors
     /// The protocol's; `Unsupported` if it can't make files.
     pub fn create(&self, size: u64, prealloc: Prealloc, options: &ParsedOptions) -> Result<()> {
-        let (lock, notices) = (self.lock, self.ctx.notices.clone());
+        let (lock, notices, cancel) = (self.lock, self.ctx.notices.clone(), self.ctx.cancel.clone());
         let filename = &self.path;
-        self.creator()?(&ProtocolCreate { filename, size, prealloc, lock, options, notices })
+        self.creator()?(&ProtocolCreate { filename, size, prealloc, lock, options, notices, cancel })
     }
 
     /// Opens the file, which exists, for the format's writer.
@@ -112,6 +112,7 @@ impl NewFile {
             lock: Some(self.lock),
             options: &mut RuntimeOptions::new(),
             notices: self.ctx.notices.clone(),
+            cancel: self.ctx.cancel.clone(),
         })?;
         // Raw contents are what the device holds; other formats expect an empty file.
         let fixed = !device.limits().growable && self.lock == LockSpec::CREATE_ALONE;

@@ -87,6 +87,7 @@ impl ChainOpener {
             lock: LockSpec::CREATE,
             options: &ParsedOptions::new(&[protocol.create_options]),
             notices: self.ctx.notices.clone(),
+            cancel: self.ctx.cancel.clone(),
         })
     }
 }

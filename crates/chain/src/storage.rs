@@ -109,6 +109,7 @@ pub(crate) fn open_protocol(
             lock,
             options: &mut request.options,
             notices: ctx.notices.clone(),
+            cancel: ctx.cancel.clone(),
         })?,
     };
     if let Some(unknown) = first_unknown(&request.options) {

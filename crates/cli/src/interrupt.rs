@@ -1,8 +1,8 @@
 //! Interrupts: the first SIGINT, SIGTERM or SIGHUP asks the running operation to stop, so that it leaves nothing half-made
 //! behind; the next one ends the program at once. In the end the program dies of the signal, as its caller expects.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use diskimg::core::{CancelToken, Error, ErrorKind, Progress, Task};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,18 +16,21 @@ pub(crate) struct Interrupts {
     stop: Arc<AtomicBool>,
     /// The number of the last signal; 0: none came.
     came: Arc<AtomicUsize>,
+    listening: OnceLock<()>,
 }
 
 impl Interrupts {
-    /// Begins to listen. A signal that can't be caught ends the program at once, as it does without us.
+    /// Begins to listen, if it has not. A signal that can't be caught ends the program at once, as it does without us.
     pub(crate) fn start(&self) {
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let number = usize::try_from(signal).unwrap_or_default();
-            // In this order: what the second signal does depends on what the first one set.
-            let _ = flag::register_conditional_default(signal, Arc::clone(&self.stop));
-            let _ = flag::register_usize(signal, Arc::clone(&self.came), number);
-            let _ = flag::register(signal, Arc::clone(&self.stop));
-        }
+        self.listening.get_or_init(|| {
+            for signal in [SIGINT, SIGTERM, SIGHUP] {
+                let number = usize::try_from(signal).unwrap_or_default();
+                // In this order: what the second signal does depends on what the first one set.
+                let _ = flag::register_conditional_default(signal, Arc::clone(&self.stop));
+                let _ = flag::register_usize(signal, Arc::clone(&self.came), number);
+                let _ = flag::register(signal, Arc::clone(&self.stop));
+            }
+        });
     }
 
     /// Is set when a signal asks for a stop.

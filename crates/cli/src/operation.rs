@@ -32,6 +32,12 @@ impl<'a> Operation<'a> {
         self.interrupts.token()
     }
 
+    /// Makes what the operation will fill: from here on a signal is no longer the end of the program at once, but is
+    /// looked at by `make` and by [`run`](Self::run). Its failure is told; if a signal stopped it, `undo` is called.
+    pub(crate) fn prepare(&self, make: impl FnOnce() -> Result<()>, undo: impl FnOnce()) -> Result<(), Exit> {
+        self.run(|_| make(), undo)
+    }
+
     /// Does `work`. Its failure is told; if a signal stopped it, `undo` is called and the program ends.
     pub(crate) fn run<T>(
         &self,

@@ -43,6 +43,14 @@ impl CancelToken {
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// An error of kind `Cancelled` once a stop was asked for.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::new(ErrorKind::Cancelled, "Operation canceled")) } else { Ok(()) }
+    }
 }
 
 /// What a long task reports to and looks at.
@@ -72,10 +80,7 @@ impl<'a> Task<'a> {
     /// # Errors
     /// As said.
     pub fn check(&self) -> Result<()> {
-        if self.cancel.is_cancelled() {
-            return Err(Error::new(ErrorKind::Cancelled, "Operation canceled"));
-        }
-        Ok(())
+        self.cancel.check()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::device::{BlockDevice, Prealloc};
 use crate::driver::Notices;
 use crate::error::Result;
 use crate::options::{OptSpec, ParsedOptions, RuntimeOptions};
+use crate::progress::CancelToken;
 
 /// How the host's cache is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,6 +128,8 @@ pub struct ProtocolOpen<'a> {
     pub options: &'a mut RuntimeOptions,
     /// Where warnings go.
     pub notices: Notices,
+    /// Set when whatever takes long is to end, with an error of kind `Cancelled`.
+    pub cancel: CancelToken,
 }
 
 /// How a protocol creates a file: it exists afterwards, empty or of `size` bytes, and is closed.
@@ -144,6 +147,8 @@ pub struct ProtocolCreate<'a> {
     pub options: &'a ParsedOptions,
     /// Where warnings go.
     pub notices: Notices,
+    /// Set when whatever takes long is to end, with an error of kind `Cancelled`.
+    pub cancel: CancelToken,
 }
 
 /// A protocol. One `pub static` each.

@@ -49,7 +49,11 @@ pub(crate) fn create(request: &ProtocolCreate<'_>) -> Result<()> {
         .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
         .open(filename)
         .map_err(|error| cannot_create(filename, Error::from(error)))?;
-    let options = FileOptions::new().write(true).cache(CacheMode::Unsafe).lock(Some(request.lock));
+    let options = FileOptions::new()
+        .write(true)
+        .cache(CacheMode::Unsafe)
+        .lock(Some(request.lock))
+        .cancel(request.cancel.clone());
     let device = options.finish(filename, file)?;
     if device.kind != FileKind::Regular {
         return check_device(&device, request);

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use diskimg_core::protocol::CacheMode;
 use diskimg_core::{
-    BlockDevice, ByteRange, Description, Error, ErrorKind, Extent, ExtentFlags, HostRef, Limits, Prealloc,
-    Result, ZeroMode, len_u64, read_only_error, to_usize,
+    BlockDevice, ByteRange, CancelToken, Description, Error, ErrorKind, Extent, ExtentFlags, HostRef, Limits,
+    Prealloc, Result, ZeroMode, len_u64, read_only_error, to_usize,
 };
 use parking_lot::{RwLock, RwLockReadGuard};
 
@@ -65,6 +65,8 @@ pub struct FileDevice {
     pub(crate) extents: ExtentCache,
     pub(crate) zeroing: zero::Support,
     pub(crate) sync: SyncState,
+    /// Set when reserving space is to end.
+    pub(crate) cancel: CancelToken,
 }
 
 /// What has to be made durable.

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::atomic::AtomicU64;
 
 use diskimg_core::protocol::{CacheMode, LockSpec};
-use diskimg_core::{Error, ErrorKind, Result, errno};
+use diskimg_core::{CancelToken, Error, ErrorKind, Result, errno};
 use parking_lot::RwLock;
 use rustix::fs::OFlags;
 
@@ -47,12 +47,13 @@ pub(crate) enum Accepts {
 }
 
 /// How a host file is opened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct FileOptions {
     write: bool,
     cache: CacheMode,
     lock: Option<LockSpec>,
     locking: Locking,
+    cancel: CancelToken,
     pub(crate) accepts: Accepts,
 }
 
@@ -91,6 +92,13 @@ impl FileOptions {
         self
     }
 
+    /// Set when reserving space in advance is to end, with an error of kind `Cancelled`.
+    #[must_use]
+    pub fn cancel(mut self, cancel: CancelToken) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
     /// Opens the existing file `filename`.
     ///
     /// # Errors
@@ -111,7 +119,7 @@ impl FileOptions {
     }
 
     /// The error for a file that the host does not open.
-    fn explain(self, filename: &str, error: std::io::Error) -> Error {
+    fn explain(&self, filename: &str, error: std::io::Error) -> Error {
         let error = match error.raw_os_error() {
             Some(errno::EINVAL) if self.cache.is_direct() => no_direct_io(),
             _ => Error::from(error),
@@ -119,7 +127,7 @@ impl FileOptions {
         cannot_open(filename, error)
     }
 
-    fn check_kind(self, filename: &str, file: &File) -> Result<()> {
+    fn check_kind(&self, filename: &str, file: &File) -> Result<()> {
         let found = file.metadata().map_err(|error| cannot_open(filename, error.into()))?;
         let fits = match self.accepts {
             Accepts::Any => found.is_file() || is_device(&found),
@@ -135,7 +143,7 @@ impl FileOptions {
         Ok(())
     }
 
-    fn wrong_kind(self, filename: &str) -> Error {
+    fn wrong_kind(&self, filename: &str) -> Error {
         let (driver, wanted) = match self.accepts {
             Accepts::Any | Accepts::Files => ("file", "a regular file"),
             Accepts::Devices => ("host_device", A_DEVICE),
@@ -175,10 +183,11 @@ impl FileOptions {
             extents: Default::default(),
             zeroing: Default::default(),
             sync: Default::default(),
+            cancel: self.cancel,
         })
     }
 
-    fn takes_locks(self, file: &File) -> bool {
+    fn takes_locks(&self, file: &File) -> bool {
         match self.locking {
             Locking::Off => false,
             Locking::On => true,

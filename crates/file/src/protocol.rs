@@ -96,6 +96,7 @@ fn open_host(request: ProtocolOpen<'_>, driver: &str, accepts: Accepts) -> Resul
     let (locking, native) = take_options(request.options)?;
     let mut options =
         FileOptions::new().write(request.write).cache(request.cache).lock(request.lock).locking(locking);
+    options = options.cancel(request.cancel);
     options.accepts = accepts;
     let device = options.open(request.filename)?;
     if native && !request.cache.is_direct() {

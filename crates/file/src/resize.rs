@@ -84,7 +84,7 @@ fn reserve(device: &FileDevice, old: u64, len: u64) -> Result<()> {
     loop {
         match fallocate(&device.file, FallocateFlags::empty(), old, len - old) {
             Ok(()) => return Ok(()),
-            Err(Errno::INTR) => {}
+            Err(Errno::INTR) => device.cancel.check()?,
             Err(Errno::NOTSUP | Errno::NOSYS) => return write_zeros(device, old, len),
             Err(error) => return Err(from_os(error).context("Could not preallocate new data")),
         }
@@ -97,6 +97,7 @@ fn write_zeros(device: &FileDevice, old: u64, len: u64) -> Result<()> {
     let zeros = vec![0; to_usize(CHUNK.min(len - old))];
     let mut at = old;
     while at < len {
+        device.cancel.check()?;
         let count = CHUNK.min(len - at);
         write_plain(device, at, zeros.get(..to_usize(count)).unwrap_or_default(), len)
             .map_err(|error| error.context("Could not write zeros for preallocation"))?;

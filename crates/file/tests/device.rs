@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::thread;
 
 use diskimg_core::protocol::CacheMode;
-use diskimg_core::{BlockDevice, ByteRange, ErrorKind, ExtentFlags, HostRef, Prealloc, ZeroMode};
+use diskimg_core::{
+    BlockDevice, ByteRange, CancelToken, ErrorKind, ExtentFlags, HostRef, Prealloc, ZeroMode,
+};
 use diskimg_file::{FileDevice, FileOptions};
 
 struct Scratch {
@@ -372,6 +374,16 @@ fn a_full_disk_is_told_as_such_and_a_failed_resize_undone() {
     device.read_at(0, &mut head).unwrap();
     assert_eq!(head, [5; 500]);
     std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn reserving_space_ends_when_it_is_asked_to() {
+    let scratch = Scratch::new(&[5; 1000]);
+    let cancel = CancelToken::default();
+    let device = FileOptions::new().write(true).cancel(cancel.clone()).open(&scratch.path).unwrap();
+    cancel.cancel();
+    assert_eq!(device.set_len(1 << 20, Prealloc::Full).unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!((device.len(), std::fs::metadata(&scratch.path).unwrap().len()), (1000, 1000));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use diskimg_core::driver::Notices;
 use diskimg_core::options::{ParsedOptions, RuntimeOptions, RuntimeValue};
 use diskimg_core::protocol::{CacheMode, LockSpec, ProtocolCreate, ProtocolDriver, ProtocolOpen};
-use diskimg_core::{BlockDevice, ErrorKind, Prealloc, Registry, Result};
+use diskimg_core::{BlockDevice, CancelToken, ErrorKind, Prealloc, Registry, Result};
 use diskimg_file::{FILE, HOST_DEVICE, NULL_AIO, NULL_CO};
 
 fn open_with(
@@ -29,6 +29,7 @@ fn open_with(
         lock,
         options: &mut options,
         notices: Notices::default(),
+        cancel: CancelToken::default(),
     });
     if opened.is_ok() {
         assert!(options.is_empty(), "{options:?}");
@@ -43,8 +44,8 @@ fn open(driver: &ProtocolDriver, filename: &str, write: bool) -> Result<Arc<dyn 
 fn create(driver: &ProtocolDriver, filename: &str, size: u64, prealloc: Prealloc) -> Result<()> {
     let options = ParsedOptions::new(&[driver.create_options]);
     let create = driver.create.expect("a driver that creates");
-    let (lock, notices) = (LockSpec::CREATE, Notices::default());
-    create(&ProtocolCreate { filename, size, prealloc, lock, options: &options, notices })
+    let (lock, notices, cancel) = (LockSpec::CREATE, Notices::default(), CancelToken::default());
+    create(&ProtocolCreate { filename, size, prealloc, lock, options: &options, notices, cancel })
 }
 
 fn in_folder(folder: &tempfile::TempDir, name: &str) -> String {

@@ -327,7 +327,7 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     }
     let operation = Operation::new(ui, args.progress && !args.quiet, PROGRESS_STEP);
     open_pipes(ui, &context(ui), &mut args.sources, &operation.token())?;
-    let context = context(ui);
+    let context = context(ui).with_cancel(operation.token());
     args.notices = if args.quiet { Notices::default() } else { context.notices.clone() };
     let (sources, way) = args.choose_way(ui, &context)?;
     let report = match way {
@@ -362,7 +362,7 @@ impl Args {
         plan: Option<CreatePlan>,
         operation: &Operation<'_>,
     ) -> Result<ConvertReport, Exit> {
-        let target = self.open_target(ui, plan, sources)?;
+        let target = self.open_target(ui, plan, sources, operation)?;
         let options = self.options(Some(&target));
         let nodes: Vec<&Node> = sources.iter().collect();
         let undo = || target.made.as_ref().map_or((), CreatePlan::remove);
@@ -422,7 +422,13 @@ impl Args {
         Ok(nodes)
     }
 
-    fn open_target(&self, ui: &Ui, plan: Option<CreatePlan>, sources: &[Node]) -> Result<OpenTarget, Exit> {
+    fn open_target(
+        &self,
+        ui: &Ui,
+        plan: Option<CreatePlan>,
+        sources: &[Node],
+        operation: &Operation<'_>,
+    ) -> Result<OpenTarget, Exit> {
         let has_backing = match &plan {
             Some(plan) => plan.options().get_str("backing_file").is_some(),
             None => self.target.backing.is_some(),
@@ -435,9 +441,9 @@ impl Args {
             secrets.extend(plan.options().shown());
             secrets.retain(|(name, _)| name.ends_with("key-secret"));
             let text = format!("error while converting {}", plan.maker().name());
-            plan.run().map_err(|error| {
-                ui.library_error(&error.context(text).context(self.target.filename.clone()))
-            })?;
+            let make =
+                || plan.run().map_err(|error| error.context(text).context(self.target.filename.clone()));
+            operation.prepare(make, || plan.remove())?;
         } else if self.target.is_zero && has_backing {
             return Err(ui.fail("Cannot use --target-is-zero when the destination image has a backing file"));
         }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use diskimg::chain::{Node, OpenOptions};
 use diskimg::core::BlockDevice as _;
 use diskimg::core::size::MAX_IMAGE_SIZE;
-use diskimg::engine::dd::{DdOptions, check_distinct, dd};
+use diskimg::engine::dd::{DdOptions, DdRange, check_distinct, dd};
 use diskimg::engine::{CreatePlan, CreateRequest, Maker};
 
 use crate::command::{Command, Key, Value, value};
@@ -99,8 +99,9 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     let args = Args::parse(ui, args)?;
     let source = args.source.open(ui, OpenOptions::read())?;
     let wanted = args.options.range(source.device().len());
-    let (plan, target) = args.make_target(ui, &source, wanted.range.len, wanted.beyond_end)?;
-    Operation::quiet(ui).run(|task| dd(&source, wanted.range, &target, task), || plan.remove())?;
+    let operation = Operation::quiet(ui);
+    let (plan, target) = args.make_target(ui, &source, &wanted, &operation)?;
+    operation.run(|task| dd(&source, wanted.range, &target, task), || plan.remove())?;
     Ok(())
 }
 
@@ -110,28 +111,31 @@ impl Args {
         &self,
         ui: &Ui,
         source: &Node,
-        size: u64,
-        beyond_end: bool,
+        wanted: &DdRange,
+        operation: &Operation<'_>,
     ) -> Result<(CreatePlan, Node), Exit> {
-        let context = context(ui);
+        let context = context(ui).with_cancel(operation.token());
         if Maker::find(&context.registry, &self.format).is_err() {
             return Err(ui.fail("Unknown file format"));
         }
         let request = CreateRequest {
             filename: &self.target,
             format: &self.format,
-            size: Some(size),
+            size: Some(wanted.range.len),
             for_convert: true,
             ..CreateRequest::default()
         };
         let plan = CreatePlan::new(&context, &request).map_err(|error| ui.library_error(&error))?;
-        check_distinct(source, &self.target).and_then(|()| plan.run()).map_err(|error| {
-            ui.library_error(&error.context("error while creating output image").context(self.target.clone()))
-        })?;
+        let make = || {
+            check_distinct(source, &self.target).and_then(|()| plan.run()).map_err(|error| {
+                error.context("error while creating output image").context(self.target.clone())
+            })
+        };
+        operation.prepare(make, || plan.remove())?;
         let format = Some(self.format.clone());
         let target = Source { filename: self.target.clone(), format, ..Source::default() };
         let node = target.open(ui, OpenOptions::write())?;
-        if beyond_end {
+        if wanted.beyond_end {
             ui.error(format!("{}: cannot skip to specified offset", self.source.filename));
         }
         Ok((plan, node))
