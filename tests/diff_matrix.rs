@@ -53,6 +53,8 @@ mod measure;
 mod names;
 #[path = "diff_matrix/odd.rs"]
 mod odd;
+#[path = "diff_matrix/one_pipe.rs"]
+mod one_pipe;
 #[path = "diff_matrix/open.rs"]
 mod open;
 #[path = "diff_matrix/overlap.rs"]
@@ -103,7 +105,7 @@ fn main() -> std::process::ExitCode {
     support::suite::run_cases(
         tables.into_iter().flatten().collect(),
         [accepted::ACCEPTED, layout::LAYOUT, read_only::ACCEPTED].concat(),
-        alone::tests(),
+        alone::tests().into_iter().chain(one_pipe::tests()).collect(),
         LEAST,
     )
 }

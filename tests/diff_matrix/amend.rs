@@ -15,7 +15,14 @@ pub fn cases() -> Vec<Case> {
         }
     }
     for name in ["plain", "v2", "c512", "zlib", "zstd", "extz", "ext", "lazy", "tiny", "zero"] {
-        for options in ["compat=v2", "compat=v3", "refcount_bits=32", "size=8M", "lazy_refcounts=on"] {
+        for options in [
+            "compat=v2",
+            "compat=v3",
+            "refcount_bits=32",
+            "size=8M",
+            "lazy_refcounts=on",
+            "compat=v2,lazy_refcounts=on",
+        ] {
             let line = format!("amend -o {options} {name}.qcow2 && check {name}.qcow2 && info {name}.qcow2");
             all.extend(group("amend", LAYOUTS, &[line.as_str()]));
         }

@@ -45,10 +45,6 @@ pub const LAYOUT: &[Accepted] = &[
     },
     Accepted { case: "open/v3/size 1000", what: &["bytes"], reason: STALE },
     Accepted { case: "open/backed/a longer file", what: &["bytes"], reason: HIDDEN },
-    Accepted { case: "open/v3/bitmaps without autoclear bit", what: &["stderr"], reason: NEWLINE },
-    Accepted { case: "open/v2/bitmaps", what: &["stderr"], reason: NEWLINE },
-    Accepted { case: "open/bitmaps/autoclear bit off", what: &["stderr"], reason: NEWLINE },
-    Accepted { case: "check/bitmaps/autoclear bit off", what: &["stderr"], reason: NEWLINE },
     Accepted { case: "open/v3/cut before data", what: &["stdout"], reason: CUT },
     Accepted { case: "compare/different: compare odd odd0", what: &["stdout"], reason: TAIL },
     Accepted { case: "check/v3/everything noise", what: &["stderr"], reason: DAMAGE },
@@ -79,8 +75,6 @@ const STALE: &str = "bytes that a shrunken disk left behind its end come back in
 
 const HIDDEN: &str =
     "qemu-img zeroes all that a grown overlay gains; ours as much as the backing file would show";
-
-const NEWLINE: &str = "the hint about bitmaps that another program left behind ends with a newline";
 
 const BEYOND: &str = "a bitmap whose table is behind the end of the file has no clusters to give back, and counts as written to";
 

@@ -135,6 +135,7 @@ const EACH: &[&str] = &[
     "amend $S -o state=active,new-secret=none --image-opts @",
     "amend $S -o state=active,new-secret=w,keyslot=0 --image-opts @",
     "amend $S -o state=active,new-secret=w,keyslot=9 --image-opts @",
+    "amend $S -o state=active,new-secret=w,keyslot=-1 --image-opts @",
     "amend $S -o state=inactive,keyslot=0 --image-opts @",
     "amend $S -o state=inactive,keyslot=4 --image-opts @",
     "amend $S -o state=inactive,old-secret=w --image-opts @",

@@ -19,6 +19,7 @@ mod objects;
 mod operation;
 mod option_help;
 mod options;
+mod output;
 mod program;
 mod progress;
 mod references;

@@ -102,10 +102,24 @@ fn from_list(ui: &Ui, text: &str) -> Result<Properties, Exit> {
                 return Err(Exit::OK);
             }
             None if at == 0 => properties.push(("qom-type".to_owned(), name)),
+            None if !is_key(&name) => return Err(ui.fail(format!("Invalid parameter '{name}'"))),
             None => return Err(ui.fail(format!("Expected '=' after parameter '{name}'"))),
         }
     }
     Ok(properties)
+}
+
+/// True if a property could have that name: words with dots in between, of which all but the first may be numbers. A
+/// word may have a vendor in front: `__vendor_word`.
+fn is_key(name: &str) -> bool {
+    let inside = |text: &str| text.chars().all(|next| next.is_ascii_alphanumeric() || "-_".contains(next));
+    let word = |text: &str| {
+        let text =
+            text.strip_prefix("__").and_then(|rest| rest.split_once('_')).map_or(text, |(_, word)| word);
+        text.starts_with(|first: char| first.is_ascii_alphabetic()) && inside(text)
+    };
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    name.split('.').enumerate().all(|(at, text)| word(text) || (at > 0 && number(text)))
 }
 
 /// `{"qom-type": KIND, …}`: all values are strings.

@@ -26,7 +26,10 @@ const OWN_OPTIONS: &[Opt<Key>] = &[value(Key::Generate, "", &["generate"])];
 
 /// Runs the program, called as `called` with `args`.
 pub(crate) fn run(called: OsString, args: &[OsString]) -> Exit {
-    run_command(&Ui::new(called), args).err().unwrap_or(Exit::OK)
+    let ui = Ui::new(called);
+    let exit = run_command(&ui, args).err().unwrap_or(Exit::OK);
+    ui.output().flush();
+    exit
 }
 
 fn run_command(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {

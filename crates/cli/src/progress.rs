@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use diskimg::core::Progress;
 
+use crate::output::Output;
 use crate::ui::Ui;
 
 /// All is done, in percent.
@@ -20,6 +21,8 @@ pub(crate) struct ProgressBar {
     json: bool,
     /// On standard error, since an image goes to standard output.
     aside: bool,
+    /// Standard output, of which what was printed before stands in front.
+    output: Output,
     /// Percent between two prints.
     step: f32,
     /// What was printed last, in percent, as bits.
@@ -35,7 +38,9 @@ impl ProgressBar {
     /// Prints if `shown`, every `step` percent; otherwise only when a signal asks.
     pub(crate) fn new(ui: &Ui, shown: bool, step: u8) -> Self {
         let json = ui.tells_progress_in_json();
-        Self::with(shown || json, json, ui.is_output_taken(), step)
+        let mut bar = Self::with(shown || json, json, ui.is_output_taken(), step);
+        bar.output = ui.output().clone();
+        bar
     }
 
     fn with(shown: bool, json: bool, aside: bool, step: u8) -> Self {
@@ -43,7 +48,8 @@ impl ProgressBar {
         // Where the signal can't be caught, progress is simply not asked for.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&asked));
         let (last, printing, ended) = (AtomicU32::new(0), Mutex::new(()), AtomicBool::new(false));
-        Self { shown, json, aside, step: step.into(), last, printing, asked, ended }
+        let output = Output::default();
+        Self { shown, json, aside, output, step: step.into(), last, printing, asked, ended }
     }
 
     /// Prints that nothing is done yet.
@@ -59,8 +65,12 @@ impl ProgressBar {
     /// Ends the line that is shown, once.
     pub(crate) fn end_line(&self) {
         if self.shown && !self.json && !self.ended.swap(true, Ordering::Relaxed) {
-            let mut out = self.out();
-            let _ = out.write_all(b"\n").and_then(|()| out.flush());
+            // Not flushed: what goes wrong now is told first.
+            if self.aside {
+                let _ = std::io::stderr().write_all(b"\n");
+            } else {
+                self.output.print("\n");
+            }
         }
     }
 
@@ -71,7 +81,11 @@ impl ProgressBar {
     }
 
     fn out(&self) -> Box<dyn std::io::Write> {
-        if self.aside { Box::new(std::io::stderr().lock()) } else { Box::new(std::io::stdout().lock()) }
+        if self.aside {
+            return Box::new(std::io::stderr().lock());
+        }
+        self.output.flush();
+        Box::new(std::io::stdout().lock())
     }
 
     fn print(&self, percent: f32) {

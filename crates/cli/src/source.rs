@@ -74,6 +74,7 @@ pub(crate) fn context(ui: &Ui) -> Context {
         NoticeLevel::Warning => printer.warn(text),
         NoticeLevel::Error => printer.error(text),
         NoticeLevel::Plain => printer.complain(format!("{text}\n").as_bytes()),
+        NoticeLevel::Hint => printer.hint(text),
     });
     let secrets = ui.with_secrets(|secrets| secrets.clone());
     let objects = ui.with_objects(|objects| objects.clone());

@@ -14,6 +14,7 @@ use diskimg::core::filter::Objects;
 use diskimg::file::Pipe;
 
 use crate::getopt::UsageError;
+use crate::output::Output;
 use crate::references::References;
 
 /// The program ends with this code; whatever there was to say has been printed.
@@ -43,6 +44,7 @@ pub(crate) struct Ui {
     /// Standard output has an image to itself.
     output_taken: Arc<AtomicBool>,
     pipes: Arc<Mutex<Pipes>>,
+    output: Output,
 }
 
 impl Ui {
@@ -57,6 +59,7 @@ impl Ui {
             json_progress: Arc::default(),
             output_taken: Arc::default(),
             pipes: Arc::default(),
+            output: Output::default(),
         }
     }
 
@@ -123,8 +126,12 @@ impl Ui {
 
     /// Prints to standard output.
     pub(crate) fn print(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        self.output.print(text);
+    }
+
+    /// Standard output, to flush it.
+    pub(crate) fn output(&self) -> &Output {
+        &self.output
     }
 
     /// Prints to standard error.
@@ -160,6 +167,12 @@ impl Ui {
             self.complain(format!("{remark}\n").as_bytes());
         }
         exit
+    }
+
+    /// Prints what qemu-img prints without an end of line.
+    pub(crate) fn hint(&self, text: &str) {
+        let end = if self.says_more() { "\n" } else { "" };
+        self.complain(format!("{text}{end}").as_bytes());
     }
 
     /// True where a line that qemu-img does not have is in nobody's way: programs that parse what `qemu-img` says call

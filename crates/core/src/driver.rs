@@ -48,6 +48,8 @@ pub enum NoticeLevel {
     Error,
     /// Printed as it is.
     Plain,
+    /// Printed as it is: something to do about what was said before. qemu-img does not end its line.
+    Hint,
 }
 
 type Sink = Arc<dyn Fn(NoticeLevel, &str) + Send + Sync>;

@@ -133,7 +133,8 @@ impl ParsedOptions {
         &self.table
     }
 
-    /// Parses `name=value,name=value` (`,,` is a comma; `name` alone is on, `noname` is off); later ones win.
+    /// Parses `name=value,name=value` (`,,` is a comma; `name` alone is on, `noname` is off, also
+    /// where there is an option of that very name); later ones win.
     ///
     /// # Errors
     /// `InvalidArg` with qemu-img's wording.
@@ -148,10 +149,9 @@ impl ParsedOptions {
     }
 
     fn set_flag(&mut self, name: &str) -> Result<()> {
-        let plain = name.strip_prefix("no").filter(|_| !self.knows(name));
-        match plain {
-            Some(plain) if self.knows(plain) => self.set(plain, "off"),
-            _ => self.set(name, "on"),
+        match name.strip_prefix("no") {
+            Some(plain) => self.set(plain, "off"),
+            None => self.set(name, "on"),
         }
     }
 

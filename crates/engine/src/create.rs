@@ -156,7 +156,8 @@ impl CreatePlan {
         set_backing(&mut options, maker.name(), request)?;
         if !request.for_convert {
             check_backing(ctx, &mut options, request)?;
-            if options.get_number("size").is_none() {
+            // All ones stand for no size.
+            if options.get_number("size").is_none_or(|size| size == u64::MAX) {
                 return Err(Error::invalid("Image creation needs a size parameter"));
             }
         }

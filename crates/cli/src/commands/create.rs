@@ -121,6 +121,7 @@ fn run(ui: &Ui, args: &[OsString]) -> Result<(), Exit> {
     if !args.quiet {
         let summary: String = plan.summary().iter().map(|(name, value)| format!(" {name}={value}")).collect();
         ui.print(&format!("Formatting '{filename}', fmt={}{summary}\n", args.format));
+        ui.output().flush();
     }
     plan.run().map_err(fail)
 }

@@ -231,7 +231,7 @@ impl Change<'_> {
 
     fn number(&self, given: i64) -> Result<usize> {
         usize::try_from(given).ok().filter(|number| *number < SLOTS).ok_or_else(|| {
-            let last = SLOTS - 1;
+            let (last, given) = (SLOTS - 1, given & i64::from(u32::MAX));
             Error::invalid(format!("Invalid keyslot {given} specified, must be between 0 and {last}"))
         })
     }

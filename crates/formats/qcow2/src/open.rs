@@ -190,7 +190,7 @@ fn warn_of_stale_bitmaps(header: &Header, notices: &Notices) {
          bitmap support; so now they must all be considered inconsistent"
     });
     notices.say(
-        NoticeLevel::Plain,
+        NoticeLevel::Hint,
         "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.",
     );
 }

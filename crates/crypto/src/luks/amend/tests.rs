@@ -94,7 +94,7 @@ fn refusals_are_qemu_imgs() {
             "'old-secret' must not be given when activating keyslots",
         ),
         (active(Some(9), "two"), "Invalid keyslot 9 specified, must be between 0 and 7"),
-        (active(Some(-1), "two"), "Invalid keyslot -1 specified, must be between 0 and 7"),
+        (active(Some(-1), "two"), "Invalid keyslot 4294967295 specified, must be between 0 and 7"),
         (active(Some(0), "two"), "Refusing to overwrite active keyslot 0 - please erase it first"),
         (
             AmendOptions { new_secret: named("x"), ..inactive(Some(0), "") },

@@ -66,7 +66,8 @@ impl Qcow2 {
             steps.end();
         }
         wanted.check_backing(self.backing_ref().as_ref())?;
-        if wanted.lazy_refcounts == Some(true) && wanted.version < 3 {
+        let lazy_now = old.compatible & LAZY_REFCOUNTS != 0;
+        if wanted.lazy_refcounts == Some(true) && !lazy_now && wanted.version < 3 {
             return Err(Error::invalid(
                 "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)",
             ));

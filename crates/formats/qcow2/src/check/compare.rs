@@ -92,6 +92,8 @@ pub(super) fn refblocks(
                 told.must_rebuild = true;
                 if cluster - layout.clusters < REACH >> layout.geo.cluster_bits {
                     told.reach = told.reach.max(cluster + 1);
+                } else if i64::try_from(offset.saturating_add(1 << layout.geo.cluster_bits)).is_err() {
+                    reporter.say("ERROR could not resize image: Invalid argument");
                 }
             } else {
                 reporter.find(&finding);
