@@ -74,16 +74,27 @@ impl Qcow2 {
         let (entries, runs) = (Vec::new(), Vec::new());
         let mut pending =
             Box::new(Pending { image: self, entries, runs, own_end: 0, _claim: claim, _recorded: recorded });
+        match self.reserve_clusters(range, clusters, &mut pending) {
+            Ok(pieces) => Ok(Some(Reservation::new(pieces, pending))),
+            Err(error) => {
+                pending.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Host clusters for the guest clusters of `range`, noted in `pending`.
+    fn reserve_clusters(
+        &self,
+        range: ByteRange,
+        clusters: std::ops::Range<u64>,
+        pending: &mut Pending<'_>,
+    ) -> Result<Vec<Piece<'_>>> {
+        let geo = self.meta.geo;
         let mut pieces = Vec::new();
         let mut cluster = clusters.start;
         while cluster < clusters.end {
-            let run = match self.meta.allocate(clusters.end - cluster) {
-                Ok(run) => run,
-                Err(error) => {
-                    pending.abandon();
-                    return Err(error);
-                }
-            };
+            let run = self.meta.allocate(clusters.end - cluster)?;
             pending.runs.push(run.clusters);
             let host = run.clusters.bytes(&geo);
             pending.own_end = pending.own_end.max(host.end());
@@ -102,7 +113,7 @@ impl Qcow2 {
             }
             cluster += run.clusters.count;
         }
-        Ok(Some(Reservation::new(pieces, pending)))
+        Ok(pieces)
     }
 }
 

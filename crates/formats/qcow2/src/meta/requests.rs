@@ -56,12 +56,16 @@ impl State {
     }
 
     /// Replaces entries (clusters ascend), making or unsharing their tables; what only the old ones referred to is
-    /// dropped. Doing it again changes nothing.
+    /// dropped. All are replaced or none.
     fn replace_entries(&mut self, new: &[NewEntry], data_file: bool, freed: Freed) -> Result<(), Miss> {
         let per_slice = self.l2_per_slice();
-        for group in new.chunk_by(|a, b| a.cluster / per_slice == b.cluster / per_slice) {
-            let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+        let groups = || new.chunk_by(|a, b| a.cluster / per_slice == b.cluster / per_slice);
+        // What can be missing is looked for before the first entry changes: it may not be had at all.
+        for first in groups().filter_map(<[NewEntry]>::first) {
             self.ensure_l2(first.cluster << self.geo.cluster_bits)?;
+        }
+        for group in groups() {
+            let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
             let old = self.entries(first.cluster..last.cluster + 1)?;
             self.set_entries(group)?;
             for new in group {
