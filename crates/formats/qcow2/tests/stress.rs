@@ -344,10 +344,10 @@ impl World<'_> {
         }
     }
 
-    /// All that was done between the two moments is marked.
+    /// All that was done between the two moments is marked. (What failed may have changed nothing.)
     fn check_marks(&self, marks: &DirtyBitmap, from: u64, until: u64) {
         for cell in 0..CLUSTERS * PARTS {
-            let changed = |entry: &&Entry| entry.start > from && entry.end < until;
+            let changed = |entry: &&Entry| !entry.failed && entry.start > from && entry.end < until;
             let log = self.cells[to_usize(cell)].lock();
             let at = self.cell_range(cell).start;
             if let Some(entry) = log.iter().rev().find(changed) {
