@@ -1,4 +1,5 @@
 //! Who writes to a part of a cluster that somebody else has reserved waits for the commit, and neither loses a byte.
+//! More than can be reserved at once is refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::sync::Arc;
@@ -50,5 +51,15 @@ fn a_writer_of_a_part_comes_after_the_reservation() {
             wanted[100..110].fill(if zeros { 0 } else { 2 });
             assert!(found == wanted, "zeros {zeros}, commits {commits}");
         }
+    }
+}
+
+#[test]
+fn a_reservation_of_very_many_clusters_ends() {
+    for (len, fits) in [(64 << 20, true), (600 << 20, false)] {
+        let subject = FormatSubject::new(&DRIVER, len, &["cluster_size=512"]);
+        let opened = subject.open(&shared(&subject.fresh()), true).unwrap();
+        let place = opened.device.reserve(ByteRange::new(0, len)).unwrap();
+        assert_eq!(place.is_some(), fits);
     }
 }
