@@ -76,6 +76,8 @@ fn main() -> ExitCode {
         suite::with_oracle("options", |_| options()),
         suite::with_oracle("damaged headers", damaged),
         suite::with_oracle("descriptors by hand", |_| descriptors()),
+        suite::with_oracle("extents of other programs", |_| foreign_extents()),
+        suite::with_oracle("descriptors that are no UTF-8", |_| foreign_text()),
         suite::with_oracle("overlays", overlays),
         suite::plain("an interrupted or cut stream is not taken for a whole one", cut_stream),
     ];
@@ -174,6 +176,82 @@ fn descriptors() {
     assert!(refused.contains("not allowed") && refused.ends_with("exit Some(1)"), "{refused}");
 }
 
+/// A COWD extent of 8192 sectors with one table, which has the first sector alone.
+fn cowd() -> Vec<u8> {
+    let mut bytes = b"COWD".to_vec();
+    for field in [1, 3, 8192, 1, 4, 1, 38_u32] {
+        bytes.extend(field.to_le_bytes());
+    }
+    bytes.resize(38 * 512, 0);
+    bytes[2048..2052].copy_from_slice(&5_u32.to_le_bytes());
+    bytes[5 * 512..5 * 512 + 4].copy_from_slice(&37_u32.to_le_bytes());
+    bytes[37 * 512..].fill(7);
+    bytes
+}
+
+fn foreign_extents() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("flat.raw"), pattern(1, 0, 20_480)).unwrap();
+    std::fs::write(folder.join("cow.vmdk"), cowd()).unwrap();
+    // Whole grains: what follows an extent that ends within one is not seen by qemu-img.
+    let len = 5 << 20;
+    std::fs::write(folder.join("src.raw"), patches(len, 1_000_001, 100_000)).unwrap();
+    let sparse = "subformat=twoGbMaxExtentSparse";
+    PAIR.must("qemu-img", folder, &["convert", "-O", "vmdk", "-o", sparse, "src.raw", "s.vmdk"]);
+    let head = "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n";
+    let (flat, cow) = ("RW 40 FLAT \"flat.raw\" 0\n", "RW 8192 VMFSSPARSE \"cow.vmdk\"\n");
+    let split = format!("RW {} SPARSE \"s-s001.vmdk\"\n", len / 512);
+    for (kind, lines) in [
+        ("twoGbMaxExtentSparse", format!("{split}{flat}")),
+        ("twoGbMaxExtentSparse", format!("{split}{split}")),
+        ("twoGbMaxExtentFlat", format!("{flat}{flat}")),
+        // A directory that is too short for its extent.
+        ("vmfsSparse", cow.to_owned()),
+        ("vmfsSparse", format!("{cow}{split}")),
+    ] {
+        let text = format!("{head}createType=\"{kind}\"\n{lines}");
+        std::fs::write(folder.join("d.vmdk"), text).unwrap();
+        for args in [
+            &["info", "d.vmdk"][..],
+            &["info", "--output=json", "d.vmdk"],
+            &["map", "--output=json", "d.vmdk"],
+            &["convert", "-O", "raw", "d.vmdk", "x.raw"],
+        ] {
+            PAIR.same_in(folder, args, &lines);
+        }
+        if kind != "vmfsSparse" {
+            // There qemu-img takes its "no place" for an error number.
+            PAIR.same_in(folder, &["check", "d.vmdk"], &lines);
+        }
+    }
+}
+
+/// A descriptor in another encoding gets its new identifier like any other.
+fn foreign_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("flat.raw"), [5; 20_480]).unwrap();
+    // An identifier of one digit has to move what follows it.
+    for cid in ["12345678", "1"] {
+        let mut text =
+            format!("# Disk DescriptorFile\nversion=1\nCID={cid}\nparentCID=ffffffff\n").into_bytes();
+        text.extend(b"encoding=\"windows-1252\"\ncreateType=\"vmfs\"\nRW 40 VMFS \"flat.raw\"\nddb.x = \"gr\xf6\xdfe\"\n");
+        std::fs::write(folder.join("d.vmdk"), &text).unwrap();
+        let write = ["bench", "-w", "-c", "1", "-s", "4096", "-f", "vmdk", "--pattern", "65", "d.vmdk"];
+        PAIR.must(OURS, folder, &write);
+        let after = std::fs::read(folder.join("d.vmdk")).unwrap();
+        let tail = text.split(|byte| *byte == b'\n').skip(3).collect::<Vec<_>>().join(&b'\n');
+        assert!(after.windows(tail.len()).any(|window| window == tail), "{}", after.escape_ascii());
+        assert!(
+            !after.windows(13).any(|window| window == b"CID=12345678\n" || window.starts_with(b"CID=1\n"))
+        );
+        for args in [&["info", "d.vmdk"][..], &["map", "--output=json", "d.vmdk"]] {
+            PAIR.same_in(folder, args, cid);
+        }
+    }
+}
+
 fn overlays(oracle: &Oracle) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -211,4 +289,7 @@ fn cut_stream() {
         let refused = PAIR.told(OURS, folder, &["info", "cut.vmdk"]);
         assert!(refused.contains("Invalid footer"), "{refused}");
     }
+    // What the last sector lacks is zeros.
+    std::fs::write(folder.join("cut.vmdk"), &whole[..whole.len() - 500]).unwrap();
+    PAIR.must(OURS, folder, &["compare", "-f", "raw", "-F", "vmdk", "src.raw", "cut.vmdk"]);
 }

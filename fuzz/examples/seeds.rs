@@ -43,6 +43,24 @@ const IMAGES: &[(&str, &FormatDriver, u64, &[&[&str]])] = &[
     ("luks", &diskimg_luks::DRIVER, 4 << 10, &[&["key-secret=s", "iter-time=0"]]),
 ];
 
+/// Ciphers of headers.
+const CIPHERS: &[&[&str]] = &[
+    &["key-secret=s", "iter-time=0"],
+    &["key-secret=s", "iter-time=0", "cipher-alg=aes-128", "cipher-mode=cbc", "ivgen-alg=essiv"],
+    &["key-secret=s", "iter-time=0", "cipher-alg=twofish-256", "hash-alg=sha512", "ivgen-alg=plain"],
+];
+
+/// Bytes of a header.
+const LUKS_HEADER: usize = 4096;
+
+/// Descriptors of disks of several files: behind a line of dashes the first bytes of the extent.
+const DESCRIPTORS: &[&str] = &[
+    "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\
+     RW 20 FLAT \"image-flat\" 0\nddb.adapterType = \"ide\"\n\n----\nbytes",
+    "version=3\r\nencoding=\"windows-1252\"\r\nCID=0xf\r\nparentCID=0\r\nparentFileNameHint=\"a\"\r\n\
+     createType = \"vmfsSparse\"\r\nRDONLY 8 ZERO\r\nRW 8192 VMFSSPARSE \"image-flat\"\r\n\n----\nCOWD\u{1}\0\0\0",
+];
+
 /// Longest seed, in bytes: what is behind it is mostly data.
 const LONGEST: usize = 400_000;
 
@@ -79,6 +97,14 @@ fn main() -> std::io::Result<()> {
             put(corpus, &format!("ops_{name}"), usize::try_from(seed).unwrap_or(0), &bytes)?;
         }
         put(corpus, "open_raw", usize::try_from(seed).unwrap_or(0), &bytes)?;
+    }
+    for (number, options) in CIPHERS.iter().enumerate() {
+        let mut header = FormatSubject::new(&diskimg_luks::DRIVER, 0, options).fresh().swap_remove(0).to_vec();
+        header.truncate(LUKS_HEADER);
+        put(corpus, "luks_header", number, &header)?;
+    }
+    for (number, text) in DESCRIPTORS.iter().enumerate() {
+        put(corpus, "vmdk_descriptor", number, text.as_bytes())?;
     }
     for (number, text) in SPECS.iter().enumerate() {
         put(corpus, "json_spec", number, text.as_bytes())?;

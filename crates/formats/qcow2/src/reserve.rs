@@ -53,16 +53,19 @@ impl Publish for Pending<'_> {
 }
 
 impl Qcow2 {
-    /// Host clusters for whole guest clusters that have none yet; `None` if some have, or `range` is not made of whole
-    /// clusters.
+    /// Host clusters for whole guest clusters that have none yet; `None` if some have, if there are too many, or if
+    /// `range` is not made of whole clusters.
     pub(crate) fn reserve_guest(&self, range: ByteRange) -> Result<Option<Reservation<'_>>> {
         let geo = self.meta.geo;
         let ends_well = geo.is_aligned(range.end()) || range.end() == self.disk_len();
         if self.data_file.is_some() || !geo.is_aligned(range.start) || !ends_well || range.is_empty() {
             return Ok(None);
         }
-        let recorded = self.before_write(range)?;
         let clusters = range.start >> geo.cluster_bits..range.end().div_ceil(geo.cluster_size());
+        if clusters.end - clusters.start > self.meta.most_prepared() {
+            return Ok(None);
+        }
+        let recorded = self.before_write(range)?;
         let claim = self.meta.inflight.lock(clusters.clone());
         let old = self.meta.prepare(clusters.clone())?;
         let has_none = |entry: &L2Entry| {
@@ -74,16 +77,27 @@ impl Qcow2 {
         let (entries, runs) = (Vec::new(), Vec::new());
         let mut pending =
             Box::new(Pending { image: self, entries, runs, own_end: 0, _claim: claim, _recorded: recorded });
+        match self.reserve_clusters(range, clusters, &mut pending) {
+            Ok(pieces) => Ok(Some(Reservation::new(pieces, pending))),
+            Err(error) => {
+                pending.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Host clusters for the guest clusters of `range`, noted in `pending`.
+    fn reserve_clusters(
+        &self,
+        range: ByteRange,
+        clusters: std::ops::Range<u64>,
+        pending: &mut Pending<'_>,
+    ) -> Result<Vec<Piece<'_>>> {
+        let geo = self.meta.geo;
         let mut pieces = Vec::new();
         let mut cluster = clusters.start;
         while cluster < clusters.end {
-            let run = match self.meta.allocate(clusters.end - cluster) {
-                Ok(run) => run,
-                Err(error) => {
-                    pending.abandon();
-                    return Err(error);
-                }
-            };
+            let run = self.meta.allocate(clusters.end - cluster)?;
             pending.runs.push(run.clusters);
             let host = run.clusters.bytes(&geo);
             pending.own_end = pending.own_end.max(host.end());
@@ -102,7 +116,7 @@ impl Qcow2 {
             }
             cluster += run.clusters.count;
         }
-        Ok(Some(Reservation::new(pieces, pending)))
+        Ok(pieces)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::image::Qcow2;
 use crate::limits::MAX_L1_ENTRIES;
 use crate::meta::{Freed, NewEntry};
 use crate::room;
+use crate::write::Unpublished;
 
 /// Clusters whose entries are published at a time.
 const STEP: u64 = 8192;
@@ -201,6 +202,7 @@ impl Qcow2 {
         };
         let mut want = old.iter().filter(|entry| missing(entry)).count() as u64;
         let mut run = 0..0;
+        let mut unpublished = Unpublished { image: self, runs: Vec::new() };
         for (cluster, entry) in step.zip(&old) {
             if !missing(entry) {
                 continue;
@@ -209,6 +211,7 @@ impl Qcow2 {
                 run = cluster..cluster + 1;
             } else if run.is_empty() {
                 let found = self.meta.allocate(want)?;
+                unpublished.runs.push(found.clusters);
                 if !found.fresh {
                     self.zero_host(
                         found.clusters.bytes(&geo).intersect(ByteRange::new(0, self.storage.len())),
@@ -227,6 +230,7 @@ impl Qcow2 {
             new.push(NewEntry { cluster, entry });
         }
         self.meta.publish(&new)?;
+        unpublished.runs.clear();
         Ok(end)
     }
 }

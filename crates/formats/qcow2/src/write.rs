@@ -37,9 +37,9 @@ impl Target {
 }
 
 /// Host clusters that are given back unless their entries were published.
-struct Unpublished<'a> {
-    image: &'a Qcow2,
-    runs: Vec<Clusters>,
+pub(crate) struct Unpublished<'a> {
+    pub(crate) image: &'a Qcow2,
+    pub(crate) runs: Vec<Clusters>,
 }
 
 impl Drop for Unpublished<'_> {

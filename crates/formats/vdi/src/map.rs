@@ -51,6 +51,15 @@ struct State {
     header_dirty: bool,
 }
 
+/// Number of the first block that nothing takes. The header's number may be too small in an image that was not closed: a
+/// block that the table has, and the file, is never given away.
+fn behind_all(header: &Header, entries: &[Entry], file_len: u64) -> u32 {
+    let room = file_len.saturating_sub(header.data_offset) / (BLOCK + header.block_extra);
+    let stored = |entry: &&Entry| entry.is_allocated() && u64::from(entry.0) <= room;
+    let last = entries.iter().filter(stored).map(|entry| entry.0).max();
+    last.map_or(0, |last| last + 1).max(header.allocated)
+}
+
 /// The map of an open image.
 #[derive(Debug)]
 pub(crate) struct BlockMap {
@@ -71,14 +80,10 @@ impl BlockMap {
         parent: Option<BackingRef>,
     ) -> Self {
         let len = (entries.len() as u64 * 4).next_multiple_of(SECTOR);
+        let next = behind_all(&header, &entries, storage.len());
         let table = EntryTable::new(header.table_offset, entries, len, 0);
-        let state = RwLock::new(State {
-            table,
-            next: header.allocated,
-            top: header.allocated,
-            free: Vec::new(),
-            header_dirty: false,
-        });
+        let state =
+            RwLock::new(State { table, next, top: header.allocated, free: Vec::new(), header_dirty: false });
         Self { storage, header, filename: filename.to_owned(), parent, state }
     }
 
@@ -264,5 +269,25 @@ mod tests {
         let map = BlockMap::new(storage, header, vec![FREE], "image", None);
         assert_eq!(map.host(u32::MAX - 2), MAX_HOST);
         assert!(map.number(map.host(1)) == 1);
+    }
+
+    #[test]
+    fn a_block_in_use_is_not_given_away_whatever_the_header_counts() {
+        let disk = 6 * BLOCK;
+        let table = [2, 0, 1].map(Entry).into_iter().chain([FREE; 3]).collect::<Vec<_>>();
+        for (counted, blocks_there, next) in [(1, 3, 3), (3, 3, 3), (5, 3, 5), (0, 2, 3)] {
+            let mut header = Header::new(disk, false, Default::default());
+            header.allocated = counted;
+            let len = header.data_offset + blocks_there * BLOCK;
+            let storage = Arc::new(diskimg_core::MemDevice::new(to_usize(len)));
+            let map = BlockMap::new(storage, header, table.clone(), "image", None);
+            let space = map.allocate(3, 1).unwrap();
+            assert_eq!(map.number(space.offset), next, "{counted} of {blocks_there}");
+        }
+        // One that lies far behind the file takes nothing.
+        let header = Header::new(disk, false, Default::default());
+        let storage = Arc::new(diskimg_core::MemDevice::new(to_usize(header.data_offset)));
+        let map = BlockMap::new(storage, header, vec![Entry(7 << 20), FREE], "image", None);
+        assert_eq!(map.allocate(1, 1).map(|space| map.number(space.offset)).unwrap(), 0);
     }
 }

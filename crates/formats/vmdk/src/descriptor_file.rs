@@ -99,20 +99,19 @@ impl DescriptorFile {
     ) -> Result<u32> {
         let range = self.range();
         let bytes = read_table(&*self.io, range.start, range.len, MAX_REWRITTEN_DESCRIPTOR, "descriptor")?;
-        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-        // Positions have to be those of the file: a text that is no text is left alone.
-        let text =
-            std::str::from_utf8(bytes.get(..end).unwrap_or_default()).map_err(|_| VmdkError::Invalid)?;
-        let at = find(text).ok_or(VmdkError::Invalid)?;
+        // Places in the text are places in the file, also where that is no UTF-8.
+        let text = descriptor::text_of(&bytes);
+        let at = find(&text).ok_or(VmdkError::Invalid)?;
         let rest = text.get(at..).unwrap_or_default();
         let old_len = rest.find(char::is_whitespace).unwrap_or(rest.len());
         let digits = descriptor::hex_len(rest);
         let start = range.start + len_u64(text.get(..at).unwrap_or_default().as_bytes());
+        let behind = bytes.get(at.saturating_add(old_len)..text.len()).unwrap_or_default();
         if let Some(cid) = in_place(digits).filter(|_| digits == old_len && digits <= 8) {
             self.io.write_at(start, format!("{cid:0digits$x}").as_bytes())?;
             return Ok(cid);
         }
-        let mut tail = format!("{otherwise:x}{}", rest.get(old_len..).unwrap_or_default()).into_bytes();
+        let mut tail = [format!("{otherwise:x}").as_bytes(), behind].concat();
         match self.place {
             Place::File => {}
             Place::Embedded(_) => {

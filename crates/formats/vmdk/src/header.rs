@@ -247,7 +247,9 @@ impl CowdHeader {
 /// # Errors
 /// `Invalid footer`; the storage's.
 pub(crate) fn read_footer(storage: &dyn BlockDevice) -> Result<Header> {
-    let start = storage.len().checked_sub(TRAILER_LEN).ok_or(VmdkError::Footer)?;
+    // What the last sector lacks is zeros.
+    let end = storage.len().next_multiple_of(SECTOR);
+    let start = end.checked_sub(TRAILER_LEN).ok_or(VmdkError::Footer)?;
     let mut bytes = vec![0; 3 * HEADER_LEN];
     read_zero_padded(storage, start, &mut bytes).map_err(|error| error.context("Failed to read footer"))?;
     parse_footer(&bytes).ok_or_else(|| Error::from(VmdkError::Footer))

@@ -9,7 +9,7 @@ use crate::parts::{Body, Part, Parts};
 pub(crate) fn image_info(identity: &Identity, create_type: &str, parts: &Parts) -> ImageInfo {
     ImageInfo {
         cluster_size: common_grain(parts),
-        dirty: Some(false),
+        dirty: parts_are_alike(parts).then_some(false),
         specific: Some(vec![
             ("cid", identity.cid.into()),
             ("parent-cid", identity.parent_cid.into()),
@@ -18,6 +18,17 @@ pub(crate) fn image_info(identity: &Identity, create_type: &str, parts: &Parts) 
         ]),
         ..ImageInfo::default()
     }
+}
+
+/// All parts that are stored are of one kind and have the same grain: qemu-img has no common answer for others.
+fn parts_are_alike(parts: &Parts) -> bool {
+    let mut kinds = parts.iter().filter_map(|part| match &part.body {
+        Body::Zero => None,
+        Body::Flat(_) => Some(None),
+        Body::Sparse(extent) => Some(Some((extent.geo.grain, extent.geo.compressed))),
+    });
+    let first = kinds.next();
+    kinds.all(|kind| Some(kind) == first)
 }
 
 /// The grain, if all parts have the same one.

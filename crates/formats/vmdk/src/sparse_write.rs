@@ -92,7 +92,7 @@ impl SparseExtent {
         Ok(NewGrains { first, count, place })
     }
 
-    /// Makes grains visible whose bytes are written.
+    /// Makes grains visible whose bytes are written. Where that fails, some of them may be visible: their place is lost.
     pub(crate) fn publish(&self, new: NewGrains) -> Result<()> {
         let grain = self.geo.grain;
         let entry = |step: u64| GrainEntry::At(new.place.saturating_add(step.saturating_mul(grain)));
@@ -165,11 +165,11 @@ impl SparseExtent {
         let first = self.geo.grain_of(part.start);
         let count = part.end().div_ceil(grain) - first;
         let new = self.place(first, count)?;
-        let written = self.fill_new(new, part, bytes).and_then(|()| self.publish(new));
-        if written.is_err() {
+        if let Err(error) = self.fill_new(new, part, bytes) {
             self.abandon(new);
+            return Err(error);
         }
-        written
+        self.publish(new)
     }
 
     fn fill_new(&self, new: NewGrains, part: ByteRange, bytes: &[u8]) -> Result<()> {
@@ -289,16 +289,18 @@ impl SparseExtent {
 
     /// Makes a grain visible whose zlib stream is written.
     pub(crate) fn publish_payload(&self, new: NewPayload) -> Result<()> {
-        let published = self.write_frame(new).and_then(|()| match &self.stream {
+        if let Err(error) = self.write_frame(new) {
+            self.abandon_payload(new);
+            return Err(error);
+        }
+        // What fails from here on may have made it visible: its place is not given away again.
+        let published = match &self.stream {
             Some(stream) => stream.publish(&self.tables, new),
             None => {
-                self.tables.set(&self.geo, new.grain, 1, |_| GrainEntry::At(new.place))?;
-                self.settle()
+                let entry = |_| GrainEntry::At(new.place);
+                self.tables.set(&self.geo, new.grain, 1, entry).and_then(|()| self.settle())
             }
-        });
-        if published.is_err() {
-            self.abandon_payload(new);
-        }
+        };
         self.forget_grains();
         published
     }
@@ -340,5 +342,61 @@ impl SparseExtent {
             grain += row.len();
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use diskimg_core::{BlockDevice, MemDevice};
+    use diskimg_testkit::{FaultDevice, FaultKinds, FaultPlan, FaultSpec, pattern};
+
+    use super::*;
+    use crate::header::CowdHeader;
+
+    /// Sectors of a grain table of a COWD extent with grains of a sector.
+    const TABLE: u64 = 4096;
+
+    /// An empty COWD extent of `capacity` sectors whose directory has `tables` entries, all of them missing.
+    fn cowd(capacity: u32, tables: u32, storage: Arc<dyn BlockDevice>) -> SparseExtent {
+        let header = CowdHeader { capacity, grain: 1, directory: 4, tables };
+        SparseExtent::new(storage, header.geometry().unwrap(), None)
+    }
+
+    #[test]
+    fn a_place_that_may_be_visible_is_not_given_away_again() {
+        let across = (TABLE - 1) * SECTOR;
+        for nth in 0.. {
+            let memory = Arc::new(MemDevice::new(4096));
+            let plan = FaultPlan::new(FaultSpec::once(FaultKinds::READ, nth));
+            let extent = cowd(8192, 2, Arc::new(FaultDevice::new(memory, Arc::clone(&plan))));
+            let first = pattern(1, 0, 2 * SECTOR);
+            let written = extent.write(across, &first);
+            plan.disarm();
+            extent.write(0, &pattern(2, 0, 8 * SECTOR)).unwrap();
+            let mut there = vec![0; first.len()];
+            extent.read(across, &mut there).unwrap();
+            for (sector, wanted) in there.chunks(512).zip(first.chunks(512)) {
+                let untouched = written.is_err() && sector.iter().all(|byte| *byte == 0);
+                assert!(untouched || sector == wanted, "read {nth} failed: another write shows");
+            }
+            if plan.injected() == 0 {
+                assert!(nth > 0 && written.is_ok());
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn behind_a_short_directory_nothing_is_read_or_written() {
+        let memory = Arc::new(MemDevice::new(4096));
+        let extent = cowd(8192, 1, Arc::clone(&memory) as _);
+        extent.write(0, &[1; 512]).unwrap();
+        let before = memory.to_vec();
+        let behind = TABLE * SECTOR;
+        assert_eq!(extent.read(behind, &mut [0; 512]).unwrap_err().errno(), errno::EIO);
+        assert_eq!(extent.write(behind, &[1; 512]).unwrap_err().errno(), errno::EIO);
+        assert_eq!(memory.to_vec(), before);
     }
 }

@@ -106,7 +106,8 @@ impl Tables {
 
     fn directory_entry(&self, geo: &Geometry, directory: u64, table: u64) -> Result<Option<u64>> {
         if table >= geo.tables {
-            return Ok(None);
+            // The extent is longer than its directory reaches.
+            return Err(bad_entry());
         }
         let entry_len = geo.entry_len();
         let value = self.with_slice(directory, geo.tables * entry_len, table * entry_len, |slice, at| {
@@ -122,9 +123,6 @@ impl Tables {
 
     /// How many tables in turn from number `table` on are missing, as far as one slice of the directory tells.
     fn missing(&self, geo: &Geometry, table: u64) -> Result<u64> {
-        if table >= geo.tables {
-            return Ok(u64::MAX);
-        }
         let entry_len = geo.entry_len();
         self.with_slice(geo.directory, geo.tables * entry_len, table * entry_len, |slice, at| {
             let entries = slice.get(at..).unwrap_or_default().chunks_exact(to_usize(entry_len));

@@ -74,11 +74,18 @@ impl Coding {
             Self::Adc => adc::decode(payload, out).is_some(),
             Self::Zlib => return inflate(payload, out),
             Self::Bzip2 => fill(bzip2::read::BzDecoder::new(payload), out),
-            Self::Lzfse => fill(LzfseRingDecoder::default().reader_bytes(payload), out),
+            Self::Lzfse => fill_lzfse(payload, out),
             Self::Xz => fill(XzReader::new(Cursor::new(payload), false), out),
         };
         if done { Ok(()) } else { Err(damaged()) }
     }
+}
+
+/// The same for LZFSE, whose decoder wants nothing behind the end of the stream; files may have something there.
+fn fill_lzfse(payload: &[u8], out: &mut [u8]) -> bool {
+    let mut decoder = LzfseRingDecoder::default();
+    let mut reader = decoder.reader_bytes(payload);
+    reader.read_exact(out).is_ok() && !matches!(reader.read(&mut [0]), Ok(1..))
 }
 
 /// Fills `out` from a decoder that then has to be at its end.
@@ -150,6 +157,10 @@ mod tests {
         let mut lzfse = Vec::new();
         lzfse_rust::encode_bytes(&data, &mut lzfse).unwrap();
         check(Coding::Lzfse, &lzfse);
+        // What is behind the end of a stream is nobody's.
+        let mut out = vec![0; data.len()];
+        Coding::Lzfse.decode(&[lzfse.as_slice(), &[0; 20]].concat(), &mut out).unwrap();
+        assert!(out == data);
         let options = lzma_rust2::XzOptions::with_preset(3);
         let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
         xz.write_all(&data).unwrap();

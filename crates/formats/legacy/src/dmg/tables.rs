@@ -74,6 +74,8 @@ impl Tables {
         if read.is_err() {
             return Ok(None);
         }
+        // One without sectors would hide the one that begins where it stands.
+        tables.chunks.retain(|chunk| chunk.sectors > 0);
         tables.chunks.sort_by_key(|chunk| chunk.sector);
         Ok(Some(tables))
     }
@@ -242,4 +244,52 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
 /// Where `wanted` begins in `bytes`.
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use diskimg_core::MemDevice;
+
+    use super::*;
+
+    /// A table of raw chunks: first sector, sectors.
+    fn mish(first: u64, chunks: &[(u64, u64)]) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(1_u32.to_be_bytes());
+        bytes.extend(first.to_be_bytes());
+        bytes.resize(HEAD_LEN, 0);
+        for (sector, sectors) in chunks {
+            bytes.extend([1_u32.to_be_bytes(), [0; 4]].concat());
+            let fields = [*sector, *sectors, (first + sector) * SECTOR, sectors * SECTOR];
+            bytes.extend(fields.iter().flat_map(|field| field.to_be_bytes()));
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_chunk_of_no_length_hides_none() {
+        let tables = [mish(8, &[(0, 8)]), mish(0, &[(0, 8), (8, 0)])];
+        let mut data: Vec<u8> = Vec::new();
+        for table in &tables {
+            data.extend(u32::try_from(table.len()).unwrap().to_be_bytes());
+            data.extend(table);
+        }
+        let len = u32::try_from(data.len()).unwrap();
+        let mut fork: Vec<u8> = [16, 16 + len, len, 0].iter().flat_map(|field| field.to_be_bytes()).collect();
+        fork.extend(data);
+        let (offset, fork_len) = (0, fork.len() as u64);
+        let trailer = Trailer {
+            offset: fork_len,
+            resource_fork: (offset, fork_len),
+            sectors: 16,
+            ..Trailer::default()
+        };
+        let storage = MemDevice::read_only(fork);
+        let read = Tables::read(&storage, &trailer, &Notices::default()).unwrap().unwrap();
+        for sector in 0..16 {
+            let (_, chunk) = read.chunk_at(sector * SECTOR).unwrap();
+            assert_eq!(chunk.sector, sector / 8 * 8);
+        }
+        assert!(read.chunk_at(16 * SECTOR).is_none());
+    }
 }

@@ -27,7 +27,8 @@ impl Qcow2 {
         }
         self.expand_zero_clusters(&trees, steps)?;
         self.meta.flush()?;
-        self.meta.change_header(as_version_2)
+        // Nobody knows what the header says after a failure, and version 2 does not have what version 3 writes.
+        self.meta.change_header(as_version_2).inspect_err(|_| self.meta.give_up())
     }
 
     fn check_downgrade(&self) -> Result<()> {

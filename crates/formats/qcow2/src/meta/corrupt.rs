@@ -50,7 +50,7 @@ impl Meta {
     }
 
     /// Nobody knows what the header on the host is: nothing is written any more.
-    pub(super) fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         self.given_up.store(true, Ordering::Release);
     }
 

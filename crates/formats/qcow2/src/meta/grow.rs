@@ -1,11 +1,12 @@
 //! Moving and growing the tables that are wholly in memory: rare, so these hold the lock over their I/O.
 //!
-//! Order: the new table in full | barrier | the header | barrier; the old place is freed by the next write-back.
+//! Order: the new table in full | barrier | the header | barrier; the old place is freed by the next write-back. If the
+//! header's write or the barrier behind it fails nobody knows which table the host uses, and nothing is written any more.
 
 use diskimg_core::{Error, ErrorKind, Result, to_usize};
 
 use super::alloc::Clusters;
-use super::{Meta, Miss, State, Which, refcounts};
+use super::{Meta, Miss, State, refcounts};
 use crate::limits::{MAX_L1_ENTRIES, MAX_REFTABLE_BYTES};
 use crate::settings::Overlap;
 
@@ -50,8 +51,7 @@ impl Meta {
         let mut fields = table_offset.to_be_bytes().to_vec();
         let clusters = as_u32(plan.table_clusters, "refcount table too large")?;
         fields.extend_from_slice(&clusters.to_be_bytes());
-        self.storage.write_at(REFTABLE_FIELDS, &fields)?;
-        self.barrier()?;
+        self.switch_fields(REFTABLE_FIELDS, &fields)?;
         let old = Clusters {
             first: state.reftable.offset >> state.geo.cluster_bits,
             count: u64::from(state.header.reftable_clusters),
@@ -78,7 +78,9 @@ impl Meta {
             self.storage.write_at(offset, &block)?;
             for (at, slice) in block.chunks(to_usize(state.geo.slice_size())).enumerate() {
                 let at = offset + at as u64 * state.geo.slice_size();
-                state.cache(Which::Refcounts).insert_loaded(at, slice.to_vec());
+                // An attempt that failed may have left another one.
+                state.refs.drop_slice(at);
+                state.refs.insert_loaded(at, slice.to_vec());
             }
         }
         Ok(())
@@ -98,6 +100,16 @@ impl Meta {
         let new = self
             .change(|state| state.allocate_exactly(geo.clusters_for(entries * 8), &mut from))
             .map_err(|error| error.summarised("Failed to grow the L1 table"))?;
+        let moved = self.move_l1(entries, new);
+        if moved.is_err() && self.check_usable().is_ok() {
+            self.give_back(new);
+        }
+        moved
+    }
+
+    /// Moves the L1 table, which gets `entries` entries, to the clusters `new`.
+    fn move_l1(&self, entries: u64, new: Clusters) -> Result<()> {
+        let geo = self.geo;
         let _one_at_a_time = self.write_back.lock();
         let state = &mut *self.state.write();
         self.write_back_held(state)?;
@@ -110,8 +122,7 @@ impl Meta {
         let size = as_u32(entries, "L1 table too large")?;
         let mut fields = size.to_be_bytes().to_vec();
         fields.extend_from_slice(&offset.to_be_bytes());
-        self.storage.write_at(L1_FIELDS, &fields)?;
-        self.barrier()?;
+        self.switch_fields(L1_FIELDS, &fields)?;
         if state.l1.len() > 0 {
             let old = diskimg_core::ByteRange::new(state.l1.offset, state.l1.len() * 8);
             state.alloc.drop_later(Clusters::holding(&geo, old));
@@ -126,9 +137,15 @@ impl Meta {
         self.write_back()?;
         self.barrier()?;
         let state = &mut *self.state.write();
-        self.storage.write_at(SIZE_FIELD, &size.to_be_bytes())?;
+        self.storage.write_at(SIZE_FIELD, &size.to_be_bytes()).inspect_err(|_| self.give_up())?;
         state.header.size = size;
         Ok(())
+    }
+
+    /// Changes fields of the header, which stand in one sector, durably.
+    fn switch_fields(&self, offset: u64, fields: &[u8]) -> Result<()> {
+        let written = self.storage.write_at(offset, fields).and_then(|()| self.barrier());
+        written.inspect_err(|_| self.give_up())
     }
 }
 

@@ -56,12 +56,16 @@ impl State {
     }
 
     /// Replaces entries (clusters ascend), making or unsharing their tables; what only the old ones referred to is
-    /// dropped. Doing it again changes nothing.
+    /// dropped. All are replaced or none.
     fn replace_entries(&mut self, new: &[NewEntry], data_file: bool, freed: Freed) -> Result<(), Miss> {
         let per_slice = self.l2_per_slice();
-        for group in new.chunk_by(|a, b| a.cluster / per_slice == b.cluster / per_slice) {
-            let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+        let groups = || new.chunk_by(|a, b| a.cluster / per_slice == b.cluster / per_slice);
+        // What can be missing is looked for before the first entry changes: it may not be had at all.
+        for first in groups().filter_map(<[NewEntry]>::first) {
             self.ensure_l2(first.cluster << self.geo.cluster_bits)?;
+        }
+        for group in groups() {
+            let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
             let old = self.entries(first.cluster..last.cluster + 1)?;
             self.set_entries(group)?;
             for new in group {
@@ -82,7 +86,14 @@ impl State {
 }
 
 impl Meta {
-    /// The entries of guest clusters, whose L2 tables exist afterwards and belong to this image alone.
+    /// Guest clusters whose entries can be looked at together: more of their slices might not be in memory at once.
+    pub(crate) fn most_prepared(&self) -> u64 {
+        let slices = (super::L2_CACHE / self.geo.slice_size()).max(super::MIN_SLICES) / 4;
+        slices * self.geo.slice_size() / self.geo.l2_entry_size()
+    }
+
+    /// The entries of guest clusters (at most [`Self::most_prepared`]), whose L2 tables exist afterwards and belong to
+    /// this image alone.
     pub(crate) fn prepare(&self, clusters: Range<u64>) -> Result<Vec<L2Entry>> {
         let geo = self.geo;
         let mut at = clusters.start;
