@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use diskimg_core::{
     BlockDevice, ByteRange, Description, Device, EachExtent, Error, ErrorKind, Extent, ExtentFlags, HostRef,
-    Image, Limits, Prealloc, Publish, RangeLock, Reservation, Result, Widened, ZeroMode, is_zero, len_u64,
-    to_usize,
+    Image, Limits, Prealloc, Publish, RangeGuard, RangeLock, Reservation, Result, Widened, ZeroMode, is_zero,
+    len_u64, to_usize,
 };
 
 use crate::node::Node;
@@ -456,9 +456,11 @@ impl BlockDevice for Stack {
         if range.is_empty() || self.inner(range, unit) != range {
             return Ok(None);
         }
+        // Before the driver's own claim, as all writers have it: who has one waits for nobody who waits for the other.
+        let alone = self.writers.lock(range);
         let Some(reserved) = self.door.reserve(range)? else { return Ok(None) };
         let pieces = reserved.pieces().to_vec();
-        let publish = LockedPublish { reserved, writers: &self.writers, range };
+        let publish = LockedPublish { reserved, _alone: alone };
         Ok(Some(Reservation::new(pieces, Box::new(publish))))
     }
 
@@ -476,16 +478,14 @@ impl BlockDevice for Stack {
     }
 }
 
-/// Publishes while no other writer is between looking at a unit and writing it.
+/// A reservation during which no other writer is between looking at one of its units and writing it.
 struct LockedPublish<'a> {
     reserved: Reservation<'a>,
-    writers: &'a RangeLock,
-    range: ByteRange,
+    _alone: RangeGuard<'a>,
 }
 
 impl Publish for LockedPublish<'_> {
     fn commit(self: Box<Self>) -> Result<()> {
-        let _alone = self.writers.lock(self.range);
         self.reserved.commit()
     }
 

@@ -81,13 +81,31 @@ impl<M: ClusterMap> MappedImage<M> {
         self.write_stored(spot.advance(range.start - whole.start), bytes)?;
         self.fill(&part, ByteRange::from_bounds(range.end(), whole.end()), whole.start, space)?;
         extend_to(self.map.storage(), space.offset + whole.len)?;
-        self.map.publish(clusters.start, whole.len / size, Place::Stored(space.offset))?;
+        if let Err(error) = self.map.publish(clusters.start, whole.len / size, Place::Stored(space.offset)) {
+            if !self.holds(whole, part.place) {
+                // Some entries may refer to it: better lost than given to somebody else as well.
+                unpublished.space = None;
+            }
+            return Err(error);
+        }
         unpublished.space = None;
         if matches!(part.place, Place::Packed { .. }) {
             self.unpacked.clear();
         }
         self.settle()?;
         Ok(range.len)
+    }
+
+    /// True if all of `range` is known to have the place `place`, which is none of its own.
+    fn holds(&self, range: ByteRange, place: Place) -> bool {
+        let mut at = range.start;
+        while at < range.end() {
+            match self.part_at(ByteRange::from_bounds(at, range.end())) {
+                Ok(part) if part.place == place => at += part.len.max(1),
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Fills guest range `range` of new space, whose first byte is guest byte `start`, with what it holds in this layer.
@@ -193,5 +211,120 @@ impl ByteRange {
     /// The first `len` bytes of it at most.
     const fn clipped(self, len: u64) -> Self {
         Self::new(self.start, if self.len < len { self.len } else { len })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::device::BlockDevice;
+    use crate::driver::{Caps, FormatDriver};
+    use crate::error::{Error, errno};
+    use crate::mapped::{Cut, Run};
+    use crate::mem::MemDevice;
+
+    const CLUSTER: u64 = 512;
+
+    static DRIVER: FormatDriver = FormatDriver {
+        name: "map",
+        extensions: &[],
+        caps: Caps::empty(),
+        options: &[],
+        strong_options: &[],
+        probe: |_| 0,
+        open: |_| Err(Error::unsupported("never opened")),
+        creator: None,
+        measure: None,
+    };
+
+    /// A map that gives space away again that it got back, and whose publishing can fail half-way.
+    #[derive(Debug)]
+    struct Map {
+        storage: Arc<dyn BlockDevice>,
+        entries: Mutex<Vec<Place>>,
+        end: Mutex<u64>,
+        fails: AtomicBool,
+    }
+
+    impl ClusterMap for Map {
+        fn driver(&self) -> &'static FormatDriver {
+            &DRIVER
+        }
+
+        fn storage(&self) -> &Arc<dyn BlockDevice> {
+            &self.storage
+        }
+
+        fn filename(&self) -> &str {
+            ""
+        }
+
+        fn cluster_size(&self) -> u64 {
+            CLUSTER
+        }
+
+        fn run_at(&self, cluster: u64, most: u64) -> Result<Run> {
+            let entries = self.entries.lock();
+            let rest = &entries[to_usize(cluster)..];
+            let place = rest[0];
+            let same = |count: &u64| match place {
+                Place::Stored(offset) => rest[to_usize(*count)] == Place::Stored(offset + count * CLUSTER),
+                _ => rest[to_usize(*count)] == place,
+            };
+            let count = (1..most.min(rest.len() as u64)).take_while(same).count() as u64 + 1;
+            Ok(Run { place, count })
+        }
+
+        fn allocate(&self, _: u64, most: u64) -> Result<Space> {
+            let mut end = self.end.lock();
+            *end += most * CLUSTER;
+            Ok(Space { offset: *end - most * CLUSTER, count: most, fresh: false })
+        }
+
+        fn give_back(&self, space: Space) {
+            *self.end.lock() = space.offset;
+        }
+
+        fn publish(&self, cluster: u64, count: u64, place: Place) -> Result<()> {
+            let Place::Stored(offset) = place else { return Ok(()) };
+            for step in 0..count {
+                if step == count / 2 && self.fails.load(Ordering::SeqCst) {
+                    return Err(Error::from_errno(errno::EIO));
+                }
+                self.entries.lock()[to_usize(cluster + step)] = Place::Stored(offset + step * CLUSTER);
+            }
+            Ok(())
+        }
+
+        fn take_dirty(&self) -> Cut {
+            Vec::new()
+        }
+
+        fn not_written(&self, _: Cut) {}
+    }
+
+    #[test]
+    fn space_that_an_entry_may_refer_to_is_not_given_away_again() {
+        let map = Map {
+            storage: Arc::new(MemDevice::new(0)),
+            entries: Mutex::new(vec![Place::Absent; 20]),
+            end: Mutex::new(0),
+            fails: AtomicBool::new(true),
+        };
+        let image = MappedImage::new(map, 20 * CLUSTER, true);
+        // Half of it is published, then nothing of a single cluster.
+        assert!(image.write_at(0, &[1; 4 * 512]).is_err());
+        assert!(image.write_at(6 * CLUSTER, &[2; 512]).is_err());
+        image.map.fails.store(false, Ordering::SeqCst);
+        image.write_at(10 * CLUSTER, &[3; 4 * 512]).unwrap();
+        let mut found = [9; 4 * 512];
+        image.read_at(0, &mut found).unwrap();
+        assert!(!found.contains(&3), "two clusters have the same place");
+        assert_eq!(*image.map.end.lock(), 8 * CLUSTER, "what nothing refers to is used again");
     }
 }

@@ -53,16 +53,19 @@ impl Publish for Pending<'_> {
 }
 
 impl Qcow2 {
-    /// Host clusters for whole guest clusters that have none yet; `None` if some have, or `range` is not made of whole
-    /// clusters.
+    /// Host clusters for whole guest clusters that have none yet; `None` if some have, if there are too many, or if
+    /// `range` is not made of whole clusters.
     pub(crate) fn reserve_guest(&self, range: ByteRange) -> Result<Option<Reservation<'_>>> {
         let geo = self.meta.geo;
         let ends_well = geo.is_aligned(range.end()) || range.end() == self.disk_len();
         if self.data_file.is_some() || !geo.is_aligned(range.start) || !ends_well || range.is_empty() {
             return Ok(None);
         }
-        let recorded = self.before_write(range)?;
         let clusters = range.start >> geo.cluster_bits..range.end().div_ceil(geo.cluster_size());
+        if clusters.end - clusters.start > self.meta.most_prepared() {
+            return Ok(None);
+        }
+        let recorded = self.before_write(range)?;
         let claim = self.meta.inflight.lock(clusters.clone());
         let old = self.meta.prepare(clusters.clone())?;
         let has_none = |entry: &L2Entry| {

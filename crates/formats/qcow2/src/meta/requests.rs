@@ -86,7 +86,14 @@ impl State {
 }
 
 impl Meta {
-    /// The entries of guest clusters, whose L2 tables exist afterwards and belong to this image alone.
+    /// Guest clusters whose entries can be looked at together: more of their slices might not be in memory at once.
+    pub(crate) fn most_prepared(&self) -> u64 {
+        let slices = (super::L2_CACHE / self.geo.slice_size()).max(super::MIN_SLICES) / 4;
+        slices * self.geo.slice_size() / self.geo.l2_entry_size()
+    }
+
+    /// The entries of guest clusters (at most [`Self::most_prepared`]), whose L2 tables exist afterwards and belong to
+    /// this image alone.
     pub(crate) fn prepare(&self, clusters: Range<u64>) -> Result<Vec<L2Entry>> {
         let geo = self.geo;
         let mut at = clusters.start;
