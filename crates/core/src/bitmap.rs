@@ -82,7 +82,8 @@ pub trait Bitmaps {
     /// See the trait; `InvalidArg` too if `bits` is about a disk of another length.
     fn merge_bitmap(&self, name: &str, bits: &DirtyBitmap) -> Result<()>;
 
-    /// A copy of a bitmap's bits, which are taken off in the same moment: a write is marked in the one or the other.
+    /// A copy of a bitmap's bits, which are taken off in the same moment: a write is marked in the one or the other. Until
+    /// the bitmap is stored (see [`Bitmaps::store_bitmaps`]) a crash leaves it inconsistent, never without the marks.
     ///
     /// # Errors
     /// See the trait.
@@ -92,8 +93,8 @@ pub trait Bitmaps {
     /// durable together: after a crash, all were made or none. A write ends the waiting.
     fn defer_bitmap_changes(&self);
 
-    /// Stores the bits of all bitmaps, and changes that wait: from then on, until the next write, they are not in use. Closing the image does
-    /// it too, but can't tell of errors.
+    /// Stores the bits of all bitmaps, and changes that wait: from then on, until the next write, they are not in use.
+    /// Closing the image does it too, but can't tell of errors.
     ///
     /// # Errors
     /// The host's; `InvalidArg` while writes are running. The bitmaps are then still in use.

@@ -101,3 +101,35 @@ fn many_threads_lose_no_write() {
     let stored = image.as_bitmaps().unwrap().read_bitmap("b").unwrap();
     assert_eq!(stored.ranges().collect::<Vec<_>>(), left.ranges().collect::<Vec<_>>());
 }
+
+/// A backup that takes the marks and is cut short must not leave a bitmap that lacks them.
+#[test]
+fn marks_that_were_taken_are_not_missing_after_a_crash() {
+    let subject = FormatSubject::new(&DRIVER, 1 << 20, &[]);
+    let disk = subject.fresh().remove(0);
+    let mode = OpenMode { write: true, ..OpenMode::default() };
+    let open = |disk: &Arc<MemDevice>| {
+        open_image(&DRIVER, Arc::<MemDevice>::clone(disk), mode, &NoReferences).unwrap()
+    };
+    for enabled in [true, false] {
+        let name = format!("enabled {enabled}");
+        let image = open(&disk);
+        let bitmaps = image.as_bitmaps().unwrap();
+        let new = NewBitmap { name: name.clone(), granularity: None, enabled: true };
+        bitmaps.add_bitmap(&new).unwrap();
+        image.write_at(70_000, &[1; 100]).unwrap();
+        bitmaps.enable_bitmap(&name, enabled).unwrap();
+        drop(image);
+        let image = open(&disk);
+        let bitmaps = image.as_bitmaps().unwrap();
+        let taken = bitmaps.take_bitmap(&name).unwrap();
+        assert!(taken.test(70_000), "{name}");
+        let crashed = open(&Arc::new(MemDevice::from(disk.to_vec())));
+        let found = crashed.as_bitmaps().unwrap().read_bitmap(&name);
+        assert!(found.is_err() || found.is_ok_and(|marks| marks.test(70_000)), "{name}: marks are lost");
+        drop(image);
+        let closed = open(&disk);
+        let left = closed.as_bitmaps().unwrap().read_bitmap(&name).unwrap();
+        assert_eq!(left.ranges().count(), 0, "{name}: taken, and the image was closed");
+    }
+}

@@ -1,7 +1,7 @@
 //! Persistent dirty bitmaps of an open image (specification, "Bitmaps").
 //!
-//! On the host a bitmap is *in use* (its bits there are out of date) from before the first write that it has to record
-//! until it is stored anew. That mark is made when it is needed, not when the image is opened: an image that is opened
+//! On the host a bitmap is *in use* (its bits there are out of date) from before the first write that it has to record,
+//! or before its marks are taken, until it is stored anew. That mark is made when it is needed, not when the image is opened: an image that is opened
 //! for writing and only read stays as it is, and only bitmaps that record are marked, so that a crash costs no other one.
 //!
 //! Order, with a barrier at each `|`:

@@ -68,7 +68,7 @@ impl Qcow2 {
     }
 
     /// Loads the chosen bitmaps that can be used and marks them on the host.
-    fn take_into_use(&self, list: &mut Vec<Held>, chosen: impl Fn(&Held) -> bool) -> Result<()> {
+    pub(super) fn take_into_use(&self, list: &mut Vec<Held>, chosen: impl Fn(&Held) -> bool) -> Result<()> {
         if self.bitmaps.is_waiting() {
             self.store_all(list)?;
         }

@@ -193,6 +193,10 @@ impl Bitmaps for Qcow2 {
     fn take_bitmap(&self, name: &str) -> Result<DirtyBitmap> {
         self.check_writable()?;
         let mut list = self.bitmaps.list.write();
+        find(&list, name)?;
+        self.bitmaps.check_sure()?;
+        // Whoever takes the marks has yet to make use of them: a crash until then must not leave a bitmap that lacks them.
+        self.take_into_use(&mut list, |held| held.stored.name == name)?;
         let at = find(&list, name)?;
         let Some(held) = list.get(at) else { return Err(unknown_bitmap(name)) };
         let taken = self.bits_of(held)?;
