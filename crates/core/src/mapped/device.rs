@@ -20,6 +20,9 @@ const BEST_TRANSFER: u64 = 2 << 20;
 /// What is encrypted at once, in bytes.
 const SECTOR: u64 = 512;
 
+/// Longest cluster that callers fill up from below, in bytes.
+const MOST_FILLED: u64 = 64 << 20;
+
 impl<M: ClusterMap> MappedImage<M> {
     /// Called before every change.
     pub(super) fn before_change(&self) -> Result<()> {
@@ -34,7 +37,9 @@ impl<M: ClusterMap> BlockDevice for MappedImage<M> {
 
     fn limits(&self) -> Limits {
         let align = if self.is_encrypted() { SECTOR } else { 1 };
-        let write_unit = self.map.cluster_size();
+        let size = self.map.cluster_size();
+        // Where nothing lies below nobody has to fill up a cluster: one that is very long would be held in memory.
+        let write_unit = if size > MOST_FILLED && self.map.backing().is_none() { 1 } else { size };
         Limits { align, write_unit, best_transfer: BEST_TRANSFER, ..Limits::default() }
     }
 

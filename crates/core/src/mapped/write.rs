@@ -114,6 +114,10 @@ impl<M: ClusterMap> MappedImage<M> {
         if range.is_empty() || (reads_as_zeros && !matches!(part.place, Place::Packed { .. })) {
             return Ok(());
         }
+        let spot = Spot { guest: start, host: space.offset }.advance(range.start - start);
+        if range.len > MAX_STEP && !matches!(part.place, Place::Packed { .. }) {
+            return self.zero_stored(spot, range.len);
+        }
         let mut bytes = vec![0; to_usize(range.len)];
         if matches!(part.place, Place::Packed { .. }) {
             self.read_clusters(range.start, &mut bytes)?;
@@ -121,7 +125,7 @@ impl<M: ClusterMap> MappedImage<M> {
         if reads_as_zeros && is_zero(&bytes) {
             return Ok(());
         }
-        self.write_stored(Spot { guest: start, host: space.offset }.advance(range.start - start), &bytes)
+        self.write_stored(spot, &bytes)
     }
 
     pub(super) fn zero_clusters(&self, range: ByteRange, how: ZeroMode) -> Result<()> {

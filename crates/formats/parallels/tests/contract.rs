@@ -86,3 +86,44 @@ fn what_was_flushed_survives_a_crash() {
         crash::explore_failed_flushes(&subject, &crash::Scenario { record: &stays, ..scenario });
     }
 }
+
+/// Clusters of nearly two gigabytes are written to as they are: nobody holds one in memory to fill it up.
+#[test]
+fn a_very_long_cluster_is_no_unit_of_writes() {
+    for (sectors, unit) in [(131_072, 64 << 20), (4_186_127, 1)] {
+        let mut header = b"WithoutFreeSpace".to_vec();
+        for field in [2, 16, 1, sectors, 1, 2048, 0, 0, 0, 0, 0, 0_u32] {
+            header.extend(field.to_le_bytes());
+        }
+        header.resize(512, 0);
+        let subject = FormatSubject::new(&DRIVER, 1 << 20, &[]);
+        let memory: Arc<dyn BlockDevice> = Arc::new(MemDevice::from(header));
+        let image = subject.open(&[memory], true).unwrap().device;
+        assert_eq!(image.limits().write_unit, unit, "{sectors}");
+    }
+}
+
+/// A hole that is used again shows nothing of what it held, also where a cluster is too long to be zeroed in one step.
+#[test]
+fn a_long_hole_is_zeroed_before_it_is_used_again() {
+    let subject = FormatSubject::new(&DRIVER, 48 << 20, &["cluster_size=16M"]);
+    let memory: Arc<dyn BlockDevice> = Arc::new(MemDevice::from(subject.fresh()[0].to_vec()));
+    let image = subject.open(&[Arc::clone(&memory)], true).unwrap().device;
+    let cluster = 16 << 20;
+    image.write_at(0, &vec![7; cluster]).unwrap();
+    image.write_at(2 * cluster as u64, &vec![8; 512]).unwrap();
+    image.flush().unwrap();
+    let first = ByteRange::new(0, cluster as u64);
+    image.write_zeroes(first, diskimg_core::ZeroMode::MayUnmap).unwrap();
+    for _ in 0..4 {
+        image.flush().unwrap();
+    }
+    let before = memory.len();
+    image.write_at(cluster as u64 + (1 << 20), &[9; 4096]).unwrap();
+    assert_eq!(memory.len(), before, "the hole is taken");
+    let mut bytes = vec![1; cluster];
+    image.read_at(cluster as u64, &mut bytes).unwrap();
+    assert!(bytes[1 << 20..(1 << 20) + 4096].iter().all(|byte| *byte == 9));
+    bytes[1 << 20..(1 << 20) + 4096].fill(0);
+    assert!(bytes.iter().all(|byte| *byte == 0));
+}

@@ -26,6 +26,8 @@ pub(crate) const MAX_TABLES: u64 = 32 << 20;
 pub(crate) const MAX_TABLE_ENTRIES: u32 = 512;
 /// Largest grain, in sectors.
 pub(crate) const MAX_GRAIN_SECTORS: u64 = 0x20_0000;
+/// Largest grain that writers fill up, in bytes: a whole one is held in memory. Longer ones are written one at a time.
+pub(crate) const MAX_FILLED_GRAIN: u64 = 64 << 20;
 /// Largest grain that is compressed, in bytes: a whole one is held in memory.
 pub(crate) const MAX_COMPRESSED_GRAIN: u64 = 64 << 20;
 /// Sectors that a 32-bit entry reaches.

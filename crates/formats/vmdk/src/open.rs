@@ -166,7 +166,7 @@ impl Opening<'_> {
         let identity = descriptor::identity(text)?;
         let has_parent = identity.parent.is_some();
         if self.mode.write && has_parent && parts.grain().is_some_and(|(_, aligned)| !aligned) {
-            let text = "An image over another one whose extents do not begin with grains can't be written";
+            let text = "An image over another one whose extents do not begin with grains, or have very long ones, can't be written";
             return Err(Error::unsupported(text));
         }
         let descriptor = DescriptorFile::new(any_alignment(&self.storage), place, identity);

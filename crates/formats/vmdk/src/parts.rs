@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diskimg_core::{BlockDevice, ByteRange, Error, Result, errno};
 
 use crate::error::VmdkError;
-use crate::limits::MAX_DISK;
+use crate::limits::{MAX_DISK, MAX_FILLED_GRAIN};
 use crate::sparse::SparseExtent;
 
 /// Bytes of a file as they are.
@@ -122,7 +122,8 @@ impl Parts {
         }
     }
 
-    /// The grain that all sparse parts have, and whether parts begin on its borders; `None` without sparse parts.
+    /// The grain that all sparse parts have, and whether it is a unit of writes: parts begin on its borders, and it is not
+    /// too long. `None` without sparse parts.
     pub(crate) fn grain(&self) -> Option<(u64, bool)> {
         let sparse = || self.0.iter().filter_map(|part| Some((part, part.sparse()?)));
         let largest = sparse().map(|(_, extent)| extent.geo.grain).max()?;
@@ -133,6 +134,36 @@ impl Parts {
         let aligned = sparse().all(|(part, extent)| fits(part, extent));
         // A unit must not reach into the next part.
         let borders = self.0.iter().skip(1).all(|part| part.range.start.is_multiple_of(largest));
-        Some((largest, aligned && borders))
+        Some((largest, aligned && borders && largest <= MAX_FILLED_GRAIN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diskimg_core::MemDevice;
+
+    use super::*;
+    use crate::header::tests::sample;
+    use crate::header::{Header, flags};
+    use crate::limits::SECTOR;
+
+    #[test]
+    fn a_very_long_grain_is_no_unit_of_writes() {
+        for (grain, is_unit) in [(128, true), (0x2_0000, true), (0x4_0000, false), (0x20_0000, false)] {
+            let header = Header { grain, capacity: grain * 2, flags: flags::NEWLINES, ..sample() };
+            let geo = header.geometry(1 << 20, true).unwrap();
+            let extent = SparseExtent::new(Arc::new(MemDevice::new(1 << 20)), geo, None);
+            let mut parts = Parts::default();
+            let part = |range| Part {
+                range,
+                body: Body::Sparse(Box::new(extent)),
+                filename: String::new(),
+                word: String::new(),
+                writable: true,
+                own_file: false,
+            };
+            parts.push(grain * 2 * SECTOR, part).unwrap();
+            assert_eq!(parts.grain(), Some((grain * SECTOR, is_unit)));
+        }
     }
 }
