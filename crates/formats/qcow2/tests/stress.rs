@@ -11,24 +11,55 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use diskimg_core::{
-    BlockDevice, ByteRange, DirtyBitmap, Error, HostRef, Image, Limits, NewBitmap, NewSnapshot, Prealloc,
-    Repair, Result, SnapshotKey, Task, ZeroMode, errno, to_usize,
+    BlockDevice, ByteRange, DirtyBitmap, Error, HostRef, Image, Limits, MemDevice, NewBitmap, NewSnapshot,
+    Prealloc, Repair, Result, SnapshotKey, Task, ZeroMode, errno, to_usize,
 };
 use diskimg_qcow2::DRIVER;
-use diskimg_testkit::{FormatSubject, Opened, Recorder, Rng, Sampling, SlowDevice, Subject, asked, rounds};
+use diskimg_testkit::{
+    FormatSubject, Opened, OverlaySubject, Recorder, Rng, Sampling, SlowDevice, Subject, asked, rounds,
+    shared,
+};
 use parking_lot::Mutex;
 
-/// Create options, and whether there can be snapshots.
-const IMAGES: &[(&[&str], bool)] = &[
-    (&["cluster_size=512"], true),
-    (&["cluster_size=1k", "refcount_bits=2"], true),
-    (&["cluster_size=4k", "compression_type=zstd"], true),
-    (&["cluster_size=16k", "extended_l2=on"], true),
-    (&["cluster_size=1k", "lazy_refcounts=on"], true),
-    (&["cluster_size=1k", "pass-discard-other=on", "pass-discard-snapshot=on"], true),
-    (&["cluster_size=2k", "encrypt.format=luks", "encrypt.key-secret=a", "encrypt.iter-time=1"], true),
-    (&["cluster_size=2k", "data_file=data"], false),
+/// What image it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Alone,
+    /// No snapshots: its data stands elsewhere.
+    WithDataFile,
+    /// Over another image, which shows through; a snapshot alone does not show that.
+    Overlay,
+}
+
+/// Create options and sorts.
+const IMAGES: &[(&[&str], Sort)] = &[
+    (&["cluster_size=512"], Sort::Alone),
+    (&["cluster_size=1k", "refcount_bits=2"], Sort::Alone),
+    (&["cluster_size=4k", "compression_type=zstd"], Sort::Alone),
+    (&["cluster_size=16k", "extended_l2=on"], Sort::Alone),
+    (&["cluster_size=1k", "lazy_refcounts=on"], Sort::Alone),
+    (&["cluster_size=1k", "pass-discard-other=on", "pass-discard-snapshot=on"], Sort::Alone),
+    (&["cluster_size=2k", "encrypt.format=luks", "encrypt.key-secret=a", "encrypt.iter-time=1"], Sort::Alone),
+    (&["cluster_size=2k", "data_file=data"], Sort::WithDataFile),
+    (&["cluster_size=1k"], Sort::Overlay),
+    (&["cluster_size=16k", "extended_l2=on"], Sort::Overlay),
 ];
+
+/// Such an image of `size` bytes.
+fn subject(options: &[&'static str], sort: Sort, size: u64) -> Box<dyn Subject> {
+    let top = FormatSubject::new(&DRIVER, size, options);
+    if sort == Sort::Overlay {
+        return Box::new(OverlaySubject { top, base: &DRIVER, base_len: size / 1024 * 512, seed: 8 });
+    }
+    Box::new(top)
+}
+
+/// A new one.
+fn fresh(subject: &dyn Subject) -> Vec<Arc<MemDevice>> {
+    let disks: Vec<_> = subject.disks().iter().map(|_| Arc::new(MemDevice::new(0))).collect();
+    subject.create(&shared(&disks)).unwrap();
+    disks
+}
 
 const WRITERS: u64 = 3;
 /// Clusters that are watched: more than one table of the smallest maps.
@@ -73,6 +104,8 @@ struct World<'a> {
     kept: Mutex<Vec<Kept>>,
     done: AtomicBool,
     cluster: u64,
+    /// What a cell shows that was never written.
+    initial: Vec<u8>,
     /// Requests fail.
     faulty: bool,
 }
@@ -184,16 +217,16 @@ impl World<'_> {
     }
 
     /// What a cell may hold for one who began after everything that ended before `from` and saw nothing that began after
-    /// `until`, nor behind `position`.
-    fn allowed(&self, cell: u64, from: u64, until: u64, position: usize) -> Vec<u64> {
+    /// `until`, nor behind `position`. `None`: also what was there at first.
+    fn allowed(&self, cell: u64, from: u64, until: u64, position: usize) -> Vec<Option<u64>> {
         let log = self.cells[to_usize(cell)].lock();
-        let mut found = vec![0];
+        let mut found = vec![None];
         for entry in log.iter() {
             if !entry.failed && entry.end < from {
                 found.clear();
             }
             if entry.start < until && entry.position < position {
-                found.push(entry.stamp);
+                found.push(Some(entry.stamp));
             }
         }
         found
@@ -204,16 +237,22 @@ impl World<'_> {
             let range = self.cell_range(cell);
             let part = &bytes[to_usize(range.start)..to_usize(range.end())];
             let allowed = self.allowed(cell, from, until, position);
-            for word in part.as_chunks::<8>().0 {
-                let word = u64::from_le_bytes(*word);
-                assert!(
-                    allowed.contains(&word),
-                    "{what}: cell {cell} at {:#x} holds {word:#x} and not one of {allowed:x?}: {:?}",
-                    range.start,
-                    self.cells[to_usize(cell)].lock()
-                );
+            if let Some((at, word)) = self.strange(range, part, &allowed) {
+                let log = self.cells[to_usize(cell)].lock();
+                panic!("{what}: cell {cell}: {word:#x} at {at:#x} is not one of {allowed:x?}: {log:?}");
             }
         }
+    }
+
+    /// A word of the bytes `part` of `range`, and its offset, that is none of the `allowed` ones.
+    fn strange(&self, range: ByteRange, part: &[u8], allowed: &[Option<u64>]) -> Option<(u64, u64)> {
+        let before = &self.initial[to_usize(range.start)..to_usize(range.end())];
+        let words = |bytes: &[u8]| -> Vec<u64> {
+            bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect()
+        };
+        let mut found = (range.start..).step_by(8).zip(words(part).into_iter().zip(words(before)));
+        let fits = |word: u64, before: u64| allowed.iter().any(|one| one.unwrap_or(before) == word);
+        found.find(|(_, (word, before))| !fits(*word, *before)).map(|(at, (word, _))| (at, word))
     }
 
     fn writer(&self, number: u64, seed: u64, steps: u64) {
@@ -262,9 +301,11 @@ impl World<'_> {
                     assert!(self.faulty || read.is_ok(), "{read:?}");
                     for (cell, part) in (first..).zip(found.chunks(to_usize(self.cell_len()))) {
                         let allowed = self.allowed(cell, from, u64::MAX, usize::MAX);
-                        let words = part.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-                        let strange = words.into_iter().find(|word| !allowed.contains(word));
-                        assert!(read.is_err() || strange.is_none(), "cell {cell}: {strange:?}, {allowed:?}");
+                        let strange = self.strange(self.cell_range(cell), part, &allowed);
+                        assert!(
+                            read.is_err() || strange.is_none(),
+                            "cell {cell}: {strange:x?}, {allowed:x?}"
+                        );
                     }
                 }
             }
@@ -389,16 +430,16 @@ fn checked(image: &dyn Image) -> (u64, u64, bool, Vec<String>) {
     (report.corruptions + report.check_errors, report.leaks, dirty, said)
 }
 
-fn run(options: &[&'static str], has_snapshots: bool, seed: u64, odds: u64, steps: u64) {
-    let what = format!("{options:?} seed {seed} odds {odds}");
+fn run(options: &[&'static str], sort: Sort, seed: u64, odds: u64, steps: u64) {
+    let what = format!("{options:?} {sort:?} seed {seed} odds {odds}");
     let cluster_of = |image: &dyn Image| image.info().unwrap().cluster_size.unwrap();
-    let mut subject = FormatSubject::new(&DRIVER, 1 << 20, options);
-    let probe = subject.open(&diskimg_testkit::shared(&subject.fresh()), false).unwrap();
+    let probe = subject(options, sort, 1 << 20);
+    let probe = probe.open(&shared(&fresh(&*probe)), false).unwrap();
     let cluster = cluster_of(&*probe.layers[0]);
     drop(probe);
-    subject.size = CLUSTERS * cluster + 512;
+    let subject = &*subject(options, sort, CLUSTERS * cluster + 512);
     let recorder = Recorder::new();
-    let recorded = recorder.devices(subject.fresh().iter().map(|disk| disk.to_vec()));
+    let recorded = recorder.devices(fresh(subject).iter().map(|disk| disk.to_vec()));
     let mut chances = Vec::new();
     for (number, device) in (0..).zip(recorded) {
         let slow = SlowDevice::new(device, Duration::from_micros(100), (seed + number) << 20);
@@ -417,12 +458,13 @@ fn run(options: &[&'static str], has_snapshots: bool, seed: u64, odds: u64, step
         kept: Mutex::new(Vec::new()),
         done: AtomicBool::new(false),
         cluster,
+        initial: subject.initial(),
         faulty: odds > 0,
     };
     chances.iter().for_each(|device| device.odds.store(odds, Ordering::SeqCst));
     std::thread::scope(|scope| {
         let world = &world;
-        let keeper = scope.spawn(move || world.keeper(seed, has_snapshots));
+        let keeper = scope.spawn(move || world.keeper(seed, sort == Sort::Alone));
         let writers: Vec<_> =
             (0..WRITERS).map(|number| scope.spawn(move || world.writer(number, seed, steps))).collect();
         let ended: Vec<_> = writers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
@@ -442,7 +484,7 @@ fn run(options: &[&'static str], has_snapshots: bool, seed: u64, odds: u64, step
     for kept in opened.layers[0].as_snapshots().unwrap().snapshots() {
         world.look_at(&*opened.layers[0], &kept.name);
     }
-    let World { clock, cells, flushes, kept, .. } = world;
+    let World { clock, cells, flushes, kept, initial, .. } = world;
     let closes = recorder.position();
     drop(opened);
     let trace = recorder.trace();
@@ -457,6 +499,7 @@ fn run(options: &[&'static str], has_snapshots: bool, seed: u64, odds: u64, step
         kept,
         done: AtomicBool::new(true),
         cluster,
+        initial,
         faulty: false,
     };
     let since = world.flushes.lock().last().map_or(0, |flush| flush.start);
@@ -473,16 +516,22 @@ fn run(options: &[&'static str], has_snapshots: bool, seed: u64, odds: u64, step
             return Ok::<(), ()>(());
         }
         let what = format!("{what}: crash at {} of {closes}: {}", state.position, state.story);
-        crashed(&world, &subject, state.disks, state.position, &what);
+        crashed(&world, (subject, options), state.disks, state.position, &what);
         Ok(())
     });
     visited.unwrap();
 }
 
-fn crashed(world: &World<'_>, subject: &FormatSubject, disks: Vec<Vec<u8>>, position: usize, what: &str) {
-    let memory: Vec<Arc<diskimg_core::MemDevice>> =
-        disks.into_iter().map(|bytes| Arc::new(diskimg_core::MemDevice::from(bytes))).collect();
-    let disks = diskimg_testkit::shared(&memory);
+fn crashed(
+    world: &World<'_>,
+    (subject, options): (&dyn Subject, &[&str]),
+    disks: Vec<Vec<u8>>,
+    position: usize,
+    what: &str,
+) {
+    let memory: Vec<Arc<MemDevice>> =
+        disks.into_iter().map(|bytes| Arc::new(MemDevice::from(bytes))).collect();
+    let disks = shared(&memory);
     let since = {
         let flushes = world.flushes.lock();
         flushes.iter().filter(|flush| flush.position <= position).map(|flush| flush.start).max().unwrap_or(0)
@@ -492,7 +541,7 @@ fn crashed(world: &World<'_>, subject: &FormatSubject, disks: Vec<Vec<u8>>, posi
         let image = &*opened.layers[0];
         let (corruptions, _, dirty, said) = checked(image);
         let only_flags = said.iter().all(|line| line.contains("OFLAG_COPIED") || line.starts_with("Leaked"));
-        let lazy = subject.options.iter().any(|(name, _)| *name == "lazy_refcounts");
+        let lazy = options.contains(&"lazy_refcounts=on");
         assert!(corruptions == 0 || (dirty && (only_flags || lazy)), "{what}, {write}: {said:#?}");
         let mut found = vec![0; to_usize(CLUSTERS * world.cluster)];
         opened.device.read_at(0, &mut found).unwrap_or_else(|error| panic!("{what}: {error:?}"));
@@ -507,10 +556,10 @@ fn crashed(world: &World<'_>, subject: &FormatSubject, disks: Vec<Vec<u8>>, posi
 fn nothing_is_lost_whoever_else_is_at_work() {
     let first: u64 = asked("DISKIMG_STRESS_SEED", 1);
     for round in 0..rounds(1u64) {
-        for (number, (options, has_snapshots)) in (0..).zip(IMAGES) {
+        for (number, (options, sort)) in (0..).zip(IMAGES) {
             let seed = first + round * 100 + number;
-            run(options, *has_snapshots, seed, 0, asked("DISKIMG_STRESS_STEPS", 150));
-            run(options, *has_snapshots, seed, 30, asked("DISKIMG_STRESS_STEPS", 150));
+            run(options, *sort, seed, 0, asked("DISKIMG_STRESS_STEPS", 150));
+            run(options, *sort, seed, 30, asked("DISKIMG_STRESS_STEPS", 150));
         }
     }
 }
