@@ -113,6 +113,8 @@ fn references_are_gated() {
         ("--references=sub/base.raw,base.raw", true, true),
     ] {
         assert_eq!((is_let(gate, "near.qcow2"), is_let(gate, "far.qcow2")), (near, far), "{gate}");
+        let chain = |image: &str| run(folder, &[gate, "info", "--backing-chain", image]).status.success();
+        assert_eq!((chain("near.qcow2"), chain("far.qcow2")), (near, far), "{gate}");
     }
     assert!(told(&run(folder, &["--references=", "map", "near.qcow2"])).contains("--references expects"));
 }

@@ -83,6 +83,7 @@ fn main() -> ExitCode {
         suite::with_oracle("bitmaps and depths", contexts),
         suite::with_oracle("a server that serves once", once),
         suite::with_oracle("read-only exports", read_only),
+        suite::with_oracle("relative names in exports", relative),
     ])
 }
 
@@ -310,6 +311,34 @@ fn creation(oracle: &Oracle) {
     }
 }
 
+/// They start from nowhere.
+fn relative(oracle: &Oracle) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    oracle.must(folder, &["create", "-q", "-f", "raw", "base.raw", "1M"]);
+    oracle.must(folder, &["create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "top.qcow2"]);
+    let server = Nbd::start(oracle, folder, "s", &["-t", "-f", "raw", "top.qcow2"]);
+    let name = &server.uri("");
+    let inside =
+        format!("driver=qcow2,file.driver=blkdebug,file.image.driver=nbd,file.image.path={}", server.path());
+    for args in [
+        &["info", name][..],
+        &["info", "--output=json", name],
+        &["info", "--backing-chain", name],
+        &["map", "-f", "qcow2", name],
+        &["check", name],
+        &["convert", "-O", "raw", name, "out.raw"],
+        &["commit", "-b", "base.raw", name],
+        &["rebase", "-b", "", name],
+        &["create", "-f", "qcow2", "-b", name, "-F", "qcow2", "over.qcow2"],
+        &["map", "--image-opts", &inside],
+        &["rebase", "-u", "-b", "other.raw", "-F", "raw", name],
+        &["info", name],
+    ] {
+        PAIR.same(folder, args);
+    }
+}
+
 fn contexts(oracle: &Oracle) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -332,6 +361,12 @@ fn contexts(oracle: &Oracle) {
         let raw = options.replace("driver=nbd,server", "driver=raw,file.driver=nbd,file.server");
         let raw = raw.replace(",server", ",file.server").replace(",x-", ",file.x-");
         PAIR.same(folder, &["map", "--output=json", "--image-opts", &raw]);
+        PAIR.same(folder, &["measure", "-O", "qcow2", "--image-opts", &options]);
+        let [theirs, ours] = ["qemu-img", OURS].map(|program| {
+            PAIR.must(program, folder, &["convert", "-O", "raw", "--image-opts", &options, "copy.raw"]);
+            std::fs::read(folder.join("copy.raw")).unwrap()
+        });
+        assert!(ours == theirs, "{context}: a hole is no zeros");
     }
 }
 

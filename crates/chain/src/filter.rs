@@ -60,10 +60,15 @@ pub(crate) fn open_filter(
     }
     let first = nodes.first().filter(|_| filter.has_folder);
     let filename = first.map(|(_, node)| node.filename().to_owned()).unwrap_or_default();
+    let no_folder = match first {
+        Some((_, node)) => node.no_folder().map(str::to_owned),
+        None => Some(filter.node.name.to_owned()),
+    };
     Ok(NodeParts {
         image,
         shown: show(filter, &given, &nodes),
         filename,
+        no_folder,
         format: filter.node.name,
         guessed: false,
         holder: None,

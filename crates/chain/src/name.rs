@@ -67,6 +67,23 @@ pub fn resolve_backing(overlay: Option<&str>, name: &str) -> Option<String> {
     Some(format!("{}{name}", overlay.get(..folder_end).unwrap_or_default()))
 }
 
+/// The same for the file `filename` of a node; those of a kind `no_folder` have no folder whatever their name is.
+///
+/// # Errors
+/// `InvalidArg`: a relative name, and there is no folder.
+pub(crate) fn resolve_in(no_folder: Option<&str>, filename: &str, name: &str) -> Result<String> {
+    let folder = Some(filename).filter(|filename| no_folder.is_none() && !filename.is_empty());
+    resolve_backing(folder, name).ok_or_else(|| match no_folder {
+        Some(kind) => no_base(kind),
+        None => Error::invalid(format!("Cannot use relative backing file name '{name}' without a folder")),
+    })
+}
+
+/// The error of a node of that kind, in which no relative name means anything.
+pub(crate) fn no_base(kind: &str) -> Error {
+    Error::invalid(format!("Cannot generate a base directory for {kind} nodes"))
+}
+
 /// What a gate is shown for a file: a path for host files (never to be taken for a protocol), else `PROTOCOL:NAME`.
 #[must_use]
 pub(crate) fn gate_name(protocol: &str, filename: &str) -> String {

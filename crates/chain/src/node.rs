@@ -13,7 +13,7 @@ use diskimg_core::{
     Prealloc, Reservation, Result, ZeroMode, read_only_error,
 };
 
-use crate::name::resolve_backing;
+use crate::name::resolve_in;
 use crate::request::Request;
 use crate::shown::Shown;
 use crate::spec::SpecKind;
@@ -46,6 +46,8 @@ pub struct NodeParts {
     pub(crate) shown: Shown,
     /// The name of the file that holds it, which relative backing names start from; empty if it has none.
     pub filename: String,
+    /// What the nodes are called whose relative backing names start from nowhere, if it is one of those.
+    pub(crate) no_folder: Option<String>,
     /// The format's name (or the protocol's, where there is no format).
     pub format: &'static str,
     /// The format was not given: only "anything can be raw" spoke for it.
@@ -84,12 +86,13 @@ impl NodeParts {
         let format = image.driver().name;
         let mode = NodeMode { read_only: image.is_read_only(), ..NodeMode::default() };
         let shown = Shown { plain: Some(filename.to_owned()), options: Vec::new() };
-        let (filename, guessed, holder, inside) = (filename.to_owned(), false, None, None);
+        let (filename, guessed, no_folder, holder, inside) = (filename.to_owned(), false, None, None, None);
         let (children, transparent, watched, request) = (Vec::new(), false, None, None);
         Self {
             image,
             shown,
             filename,
+            no_folder,
             format,
             guessed,
             holder,
@@ -233,6 +236,19 @@ impl Node {
         &self.0.parts.filename
     }
 
+    /// What its kind of nodes is called, if relative names start from nowhere there.
+    pub(crate) fn no_folder(&self) -> Option<&str> {
+        self.0.parts.no_folder.as_deref()
+    }
+
+    /// What the name `name` of a backing file means in this image: a relative one starts from the folder of its file.
+    ///
+    /// # Errors
+    /// `InvalidArg`: a relative name, and there is no folder.
+    pub fn resolve(&self, name: &str) -> Result<String> {
+        resolve_in(self.no_folder(), self.filename(), name)
+    }
+
     /// The format's name, or the protocol's where there is no format.
     #[must_use]
     pub fn format(&self) -> &'static str {
@@ -297,8 +313,7 @@ impl Node {
     #[must_use]
     pub fn backing_name(&self) -> Option<BackingName> {
         let stored = self.0.parts.image.backing()?;
-        let relative_to = Some(self.filename()).filter(|name| !name.is_empty());
-        let resolved = resolve_backing(relative_to, &stored.name);
+        let resolved = self.resolve(&stored.name).ok();
         Some(BackingName { stored: stored.name, format: stored.format, resolved })
     }
 

@@ -16,7 +16,7 @@ use diskimg_core::{
 
 use crate::filter::open_filter;
 use crate::generic::{Generic, first_unknown, force_share_write, take_only_text};
-use crate::name::{DEFAULT_PROTOCOL, JSON_PREFIX, parse_protocol, resolve_backing};
+use crate::name::{DEFAULT_PROTOCOL, JSON_PREFIX, parse_protocol, resolve_in};
 use crate::node::{NodeMode, NodeParts};
 use crate::opener::ChainOpener;
 use crate::protocol_image::ProtocolImage;
@@ -204,6 +204,7 @@ fn open_bare_protocol(ctx: &Context, driver: &str, mut request: Request, generic
         image: Arc::new(ProtocolImage(storage.device)),
         shown: storage.shown,
         filename: storage.filename,
+        no_folder: storage.no_folder,
         format: protocol.name,
         guessed: false,
         holder: None,
@@ -361,7 +362,7 @@ fn open_format(
     };
     let shown = show_format(format, &request.options, &storage);
     let name = shown.name();
-    let opener = ChainOpener::new(ctx, &storage.filename, request.usage).inside(storage.inside.as_ref());
+    let opener = ChainOpener::new(ctx, &storage.filename, request.usage).inside(&storage);
     // Who says that it is not to be read-only wants to hear it of a format that can't be anything else.
     let insists = generic.read_only == Some(false);
     let image = (format.open)(OpenContext {
@@ -378,7 +379,7 @@ fn open_format(
         notices: ctx.notices.clone(),
     })
     .map_err(|error| in_file(error, &storage.shown))?;
-    let below = find_below(ctx, &mut request, &*image, &storage.filename)?;
+    let below = find_below(ctx, &mut request, &*image, &storage)?;
     if let Some(unknown) = first_unknown(&request.options) {
         let text = format!("Block format '{}' does not support the option '{unknown}'", format.name);
         return Err(Error::invalid(text));
@@ -388,6 +389,7 @@ fn open_format(
         image,
         shown,
         filename: storage.filename,
+        no_folder: storage.no_folder,
         format: format.name,
         guessed: probed.guessed,
         holder: Some(storage.shown.name()),
@@ -422,7 +424,7 @@ fn show_format(format: &FormatDriver, options: &RuntimeOptions, storage: &Storag
 }
 
 /// Takes the options `backing` and `backing.*` out, if a backing file is wanted, and says what is to be opened.
-fn find_below(ctx: &Context, request: &mut Request, image: &dyn Image, filename: &str) -> Result<Below> {
+fn find_below(ctx: &Context, request: &mut Request, image: &dyn Image, file: &Storage) -> Result<Below> {
     let mut nothing = false;
     match request.options.get("backing") {
         Some(RuntimeValue::Null) => nothing = true,
@@ -452,14 +454,14 @@ fn find_below(ctx: &Context, request: &mut Request, image: &dyn Image, filename:
     if options.is_empty() && stored.is_none() {
         return Ok(Below::Nothing);
     }
-    backing_request(request, options, stored, filename).map_err(|error| in_backing(error, 1))
+    backing_request(request, options, stored, file)
 }
 
 fn backing_request(
     request: &Request,
     mut options: RuntimeOptions,
     stored: Option<BackingRef>,
-    filename: &str,
+    file: &Storage,
 ) -> Result<Below> {
     let forced = !options.is_empty();
     let names_file = options.iter().any(|(name, _)| name == "file" || name.starts_with("file."));
@@ -470,12 +472,9 @@ fn backing_request(
             options.set("driver", RuntimeValue::Str(format));
         }
         if !names_file {
-            let folder = Some(filename).filter(|name| !name.is_empty());
-            let resolved = resolve_backing(folder, &stored.name);
-            let text = || format!("Cannot use relative backing file name '{}' without a folder", stored.name);
-            name = Some(resolved.ok_or_else(|| Error::invalid(text()))?);
+            name = Some(resolve_in(file.no_folder.as_deref(), &file.filename, &stored.name)?);
             let kind = ReferenceKind::Backing;
-            trust = Trust::Image { kind, from: filename.to_owned(), name: stored.name };
+            trust = Trust::Image { kind, from: file.filename.clone(), name: stored.name };
         }
     }
     let usage = request.usage.of_backing();

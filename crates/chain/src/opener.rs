@@ -8,11 +8,11 @@ use diskimg_core::options::{ParsedOptions, RuntimeOptions};
 use diskimg_core::protocol::{LockSpec, ProtocolCreate};
 use diskimg_core::{BlockDevice, Error, Prealloc, Registry, Result, Secret};
 
-use crate::name::{gate_name, has_protocol, parse_protocol, resolve_backing};
+use crate::name::{gate_name, has_protocol, no_base, parse_protocol, resolve_backing};
 use crate::open::absorb_json;
 use crate::request::{Request, Trust, Usage};
-use crate::storage::open_storage;
-use crate::{Context, Node, OpenOptions};
+use crate::storage::{Storage, open_storage};
+use crate::{Context, OpenOptions};
 
 /// The opener of one image.
 #[derive(Clone, Debug)]
@@ -20,8 +20,10 @@ pub(crate) struct ChainOpener {
     ctx: Context,
     /// The file that holds the image.
     from: String,
-    /// The format or filter that the image is in, if that is not a file, and its displayed name.
-    inside: Option<(&'static str, String)>,
+    /// The displayed name of the image that the image is in, if that is not a file.
+    holder: Option<String>,
+    /// The kind of node that it is in, if relative names mean nothing there.
+    no_folder: Option<String>,
     usage: Usage,
     /// The image is being created: its references come from the user.
     creating: bool,
@@ -30,18 +32,26 @@ pub(crate) struct ChainOpener {
 impl ChainOpener {
     /// For an image that is used as `usage` says.
     pub(crate) fn new(ctx: &Context, from: &str, usage: Usage) -> Self {
-        Self { ctx: ctx.clone(), from: from.to_owned(), inside: None, usage, creating: false }
+        Self {
+            ctx: ctx.clone(),
+            from: from.to_owned(),
+            holder: None,
+            no_folder: None,
+            usage,
+            creating: false,
+        }
     }
 
-    /// The same for an image inside another node.
-    pub(crate) fn inside(self, node: Option<&Node>) -> Self {
-        Self { inside: node.map(|node| (node.format(), node.name().to_owned())), ..self }
+    /// The same for an image that `storage` holds.
+    pub(crate) fn inside(self, storage: &Storage) -> Self {
+        let holder = storage.inside.as_ref().map(|node| node.name().to_owned());
+        Self { holder, no_folder: storage.no_folder.clone(), ..self }
     }
 
     /// For an image that is being created.
     pub(crate) fn creating(ctx: &Context, from: &str) -> Self {
         let usage = Usage::new(&OpenOptions::write());
-        Self { ctx: ctx.clone(), from: from.to_owned(), inside: None, usage, creating: true }
+        Self { ctx: ctx.clone(), from: from.to_owned(), holder: None, no_folder: None, usage, creating: true }
     }
 
     /// What `name` refers to: parents and extents are named from the image's folder, an extent by its path alone.
@@ -120,16 +130,11 @@ impl Opener for ChainOpener {
     }
 
     fn holder(&self) -> Option<&str> {
-        self.inside.as_ref().map(|(_, name)| name.as_str())
+        self.holder.as_deref()
     }
 
     fn check_folder(&self) -> Result<()> {
-        match &self.inside {
-            Some((format, _)) if self.from.is_empty() => {
-                Err(Error::invalid(format!("Cannot generate a base directory for {format} nodes")))
-            }
-            _ => Ok(()),
-        }
+        self.no_folder.as_deref().map_or(Ok(()), |kind| Err(no_base(kind)))
     }
 
     fn registry(&self) -> Option<Registry> {

@@ -22,6 +22,8 @@ pub(crate) struct Storage {
     pub(crate) shown: Shown,
     /// The file's name, if there is one.
     pub(crate) filename: String,
+    /// See [`NodeParts::no_folder`](crate::node::NodeParts).
+    pub(crate) no_folder: Option<String>,
     /// The image that it is, if it is not a protocol's device.
     pub(crate) inside: Option<Node>,
     /// A connection, which a server may grant only once: what was probed through it is read through it too.
@@ -71,7 +73,8 @@ fn open_by_driver(
     let device: Arc<dyn BlockDevice> =
         if grows { Arc::new(Growing::new(node.clone())) } else { Arc::new(node.clone()) };
     let (shown, filename) = (node.shown().clone(), node.filename().to_owned());
-    Ok(Storage { device, shown, filename, inside: Some(node), is_connection: false })
+    let no_folder = node.no_folder().map(str::to_owned);
+    Ok(Storage { device, shown, filename, no_folder, inside: Some(node), is_connection: false })
 }
 
 /// The error of a driver that nobody registered.
@@ -119,7 +122,10 @@ pub(crate) fn open_protocol(
     let shown = show_protocol(protocol, &filename, given, &*device);
     let filename = if takes_paths(protocol) { filename } else { shown.plain.clone().unwrap_or_default() };
     let device = if generic.stack(true).unmap { device } else { Arc::new(Kept(device)) };
-    Ok(Storage { shown, device, filename, inside: None, is_connection: protocol.name_options.is_some() })
+    let is_connection = protocol.name_options.is_some();
+    // qemu-img calls them by their protocol's proper name, an acronym.
+    let no_folder = is_connection.then(|| protocol.name.to_ascii_uppercase());
+    Ok(Storage { shown, device, filename, no_folder, inside: None, is_connection })
 }
 
 /// The file of that name, if the program has it open already.

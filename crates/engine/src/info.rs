@@ -172,10 +172,7 @@ pub fn describe_chain(ctx: &Context, spec: &ImageSpec, options: &OpenOptions) ->
     while let Some((spec, options)) = next.take() {
         let node = Node::open(ctx, &spec, &options)?;
         let report = describe(&node)?;
-        let below = report
-            .backing
-            .as_ref()
-            .and_then(|backing| Some((backing.full_name.clone()?, backing.format.clone())));
+        let below = report.backing.as_ref().map(|backing| (node.backing_spec(), backing.clone()));
         if reports.iter().any(|known| known.filename == report.filename) {
             return Err(Error::corrupt(format!(
                 "Backing file '{}' creates an infinite loop.",
@@ -186,7 +183,13 @@ pub fn describe_chain(ctx: &Context, spec: &ImageSpec, options: &OpenOptions) ->
             return Err(Error::limit("backing chain too long"));
         }
         reports.push(report);
-        next = below.map(|(name, format)| (ImageSpec::name(name), OpenOptions { format, ..options }));
+        let Some((spec, backing)) = below else { break };
+        let spec = spec.ok_or_else(|| {
+            let name = backing.name;
+            let text = "Could not determine absolute backing filename, but backing filename";
+            Error::invalid(format!("{text} '{name}' present"))
+        })?;
+        next = Some((spec, OpenOptions { format: backing.format, ..options }));
     }
     Ok(reports)
 }

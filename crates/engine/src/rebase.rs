@@ -18,7 +18,6 @@
 
 use std::num::NonZero;
 
-use diskimg_chain::name::resolve_backing;
 use diskimg_chain::{Context, ImageSpec, Node, OpenOptions};
 use diskimg_core::{BackingChange, BackingRef, BlockDevice as _, Error, ErrorKind, Result, Task, errno};
 
@@ -60,9 +59,7 @@ pub fn check_format(ctx: &Context, name: Option<&str>) -> Result<()> {
 /// `Could not open new backing file 'NAME'`, and as [`Node::open`].
 pub fn open_backing(ctx: &Context, top: &Node, backing: &BackingRef, options: &OpenOptions) -> Result<Node> {
     let told = |error: Error| error.context(format!("Could not open new backing file '{}'", backing.name));
-    let folder = Some(top.filename()).filter(|name| !name.is_empty());
-    let resolved = resolve_backing(folder, &backing.name)
-        .ok_or_else(|| told(Error::invalid("a relative name needs a folder")))?;
+    let resolved = top.resolve(&backing.name).map_err(told)?;
     let options = OpenOptions { format: backing.format.clone(), ..options.clone() };
     Node::open_nested(ctx, &ImageSpec::name(resolved), &options).map_err(told)
 }
