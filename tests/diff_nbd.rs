@@ -363,8 +363,10 @@ fn contexts(oracle: &Oracle) {
         PAIR.same(folder, &["map", "--output=json", "--image-opts", &raw]);
         PAIR.same(folder, &["measure", "-O", "qcow2", "--image-opts", &options]);
         let [theirs, ours] = ["qemu-img", OURS].map(|program| {
-            PAIR.must(program, folder, &["convert", "-O", "raw", "--image-opts", &options, "copy.raw"]);
-            std::fs::read(folder.join("copy.raw")).unwrap()
+            let _ = std::fs::remove_file(folder.join("copy.raw"));
+            let told =
+                PAIR.told(program, folder, &["convert", "-O", "raw", "--image-opts", &options, "copy.raw"]);
+            (told, std::fs::read(folder.join("copy.raw")).ok())
         });
         assert!(ours == theirs, "{context}: a hole is no zeros");
     }

@@ -366,7 +366,7 @@ fn open_format(
     // Who says that it is not to be read-only wants to hear it of a format that can't be anything else.
     let insists = generic.read_only == Some(false);
     let image = (format.open)(OpenContext {
-        storage: storage.device,
+        storage: Arc::clone(&storage.device),
         filename: &name,
         mode: OpenMode {
             write: request.usage.write || (insists && !format.caps.contains(Caps::WRITE)),
