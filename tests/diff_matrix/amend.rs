@@ -88,6 +88,8 @@ const USAGE: &[&str] = &[
     "amend -t foo -o size=8M a.qcow2",
     "amend -f qcow2 -o size=8M a.qcow2",
     "amend -f raw -o size=8M a.qcow2",
+    "amend -f file -o size=8M a.qcow2",
+    "amend -o size=8M --image-opts driver=file,filename=a.qcow2",
     "amend -f nosuch -o size=8M a.qcow2",
     "amend -q -p -o size=8M a.qcow2",
     "amend -p -o lazy_refcounts=on a.qcow2",

@@ -31,6 +31,8 @@ const EXISTING: &[&str] = &[
     "convert -n -S 0 -O qcow2 s.raw big.qcow2",
     "convert -n -o cluster_size=4k -O qcow2 s.raw big.qcow2",
     "convert -n -B s.raw -F raw -O qcow2 s.raw big.qcow2",
+    "convert -n -B s.raw -F raw -O qcow2 s.raw s.raw nosuch",
+    "convert -n --bitmaps -B s.raw -O foo s.raw s.raw big.qcow2",
     "convert -n odd.raw other.raw",
     "convert -n empty.raw other.raw",
     "convert s.raw other.raw",

@@ -247,4 +247,5 @@ const PROGRESS: &[&str] = &[
     "rebase -p -b '' nosuch",
     "rebase -p -t bogus -b '' nosuch",
     "rebase -p a.qcow2",
+    "rebase --f a.qcow2",
 ];

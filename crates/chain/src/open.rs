@@ -58,9 +58,6 @@ pub(crate) fn open(ctx: &Context, spec: &ImageSpec, opts: &OpenOptions) -> Resul
     if let Some(format) = &opts.format {
         options.set("driver", RuntimeValue::Str(format.clone()));
     }
-    if opts.force_share && opts.write {
-        return Err(force_share_write());
-    }
     let trust = match &spec.reference {
         None => Trust::User,
         Some(reference) => Trust::Image {
@@ -73,10 +70,33 @@ pub(crate) fn open(ctx: &Context, spec: &ImageSpec, opts: &OpenOptions) -> Resul
     let usage = Usage::new(opts);
     let mut request = Request { name, options, usage, trust, nesting: 0, opened: opened.clone() };
     absorb_json(&mut request)?;
+    if opts.force_share && opts.write {
+        // What is wrong with the specification itself is told first.
+        check_names(ctx, &request)?;
+        return Err(force_share_write());
+    }
     refuse_same_node_names(&request.options)?;
     let node = open_chain(ctx, request)?;
     opened.set();
     Ok(node)
+}
+
+/// Refuses drivers, protocols and nodes that do not exist; nothing is opened.
+fn check_names(ctx: &Context, request: &Request) -> Result<()> {
+    let text = |option: &str| request.options.get(option).map(ToString::to_string);
+    if let Some(driver) = text("driver").filter(|driver| !ctx.registry.knows(driver)) {
+        return Err(unknown_driver(&driver));
+    }
+    if let Some(node) = text("file") {
+        return Err(node_reference(&node, false));
+    }
+    match &request.name {
+        Some(name) if ctx.registry.filter_of_name(name).is_none() => {
+            let (protocol, rest) = parse_protocol(&ctx.registry, name)?;
+            protocol.name_options.map_or(Ok(()), |parse| parse(&rest).map(|_| ()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Node names are of no use here, but two nodes can't have the same.

@@ -43,7 +43,7 @@ impl<'a> AmendPlan<'a> {
     /// `Unsupported` for the format; `InvalidArg` for the options.
     pub fn new(node: &'a Node, wanted: &AmendOptions<'_>) -> Result<Self> {
         let driver = node.image().driver();
-        let mut options = table(driver)?;
+        let mut options = table(driver).map_err(|_| unsupported(node.format()))?;
         options.parse(wanted.options).map_err(|error| explain(error, driver, wanted.options))?;
         Ok(Self { node, options, force: wanted.force })
     }

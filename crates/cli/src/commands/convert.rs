@@ -275,6 +275,9 @@ impl Args {
     fn choose_way(&mut self, ui: &Ui, context: &Context) -> Result<(Vec<Node>, Way), Exit> {
         let mut sources = self.open_sources(ui)?;
         if self.target.exists {
+            if self.target.backing.is_some() && sources.len() > 1 {
+                return Err(ui.fail(BACKING_OF_MANY));
+            }
             return Ok((sources, Way::File(None)));
         }
         let to_pipe = self.pipe().is_some();
@@ -391,6 +394,9 @@ fn tell_digest(ui: &Ui, report: &ConvertReport) {
     if ui.is_output_taken() { ui.complain(line.as_bytes()) } else { ui.print(&line) }
 }
 
+const BACKING_OF_MANY: &str =
+    "Having a backing file for the target makes no sense when concatenating multiple input images";
+
 /// Percent between two prints of progress.
 const PROGRESS_STEP: u8 = 1;
 
@@ -467,10 +473,7 @@ impl Args {
         let plan = CreatePlan::new(context, &request).map_err(|error| ui.library_error(&error))?;
         let given = |name: &str| plan.options().get_str(name);
         let contradictions = [
-            (
-                given("backing_file").is_some() && sources.len() > 1,
-                "Having a backing file for the target makes no sense when concatenating multiple input images",
-            ),
+            (given("backing_file").is_some() && sources.len() > 1, BACKING_OF_MANY),
             (
                 given("backing_file").is_some() && given("backing_fmt").is_none(),
                 "Use of backing file requires explicit backing format",
