@@ -66,6 +66,7 @@ fn every_subcommand_works_within_a_gibibyte_and_says_nothing_on_standard_error()
         "snapshot -l q.qcow2",
         "bench -f raw -c 100 r.raw",
         "bench -f qcow2 -w -c 100 -d 64 -t none a.qcow2",
+        "bench -f qcow2 -w -c 20000 -d 64 -t directsync a.qcow2",
         "dd -f raw -O qcow2 if=r.raw of=d.qcow2 bs=64k",
         "rebase -f qcow2 -u -b r.raw -F raw p.qcow2",
         "commit -f qcow2 o.qcow2",

@@ -1,6 +1,5 @@
 //! Runs a command with a time limit and a limit on what it may print, and keeps exit code, stdout and stderr.
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -44,7 +43,16 @@ pub fn run_within<S: AsRef<OsStr>>(
     dir: &Path,
     memory: Option<u64>,
 ) -> Result<Finished, String> {
-    let mut child = Command::new(program)
+    // The limit is there before the program: it looks at it.
+    let mut command = match memory {
+        None => Command::new(program),
+        Some(bytes) => {
+            let mut limited = Command::new("/bin/sh");
+            limited.arg("-c").arg(format!("ulimit -v {} && exec \"$0\" \"$@\"", bytes >> 10)).arg(program);
+            limited
+        }
+    };
+    let mut child = command
         .args(args)
         .current_dir(dir)
         .env("LC_ALL", "C")
@@ -54,11 +62,6 @@ pub fn run_within<S: AsRef<OsStr>>(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| format!("can't start {}: {e}", program.display()))?;
-    if let Some(memory) = memory {
-        let limit = Rlimit { current: Some(memory), maximum: Some(memory) };
-        // A command that has ended by now needs no limit.
-        let _ = prlimit(Some(Pid::from_child(&child)), Resource::As, limit);
-    }
     let (sender, ended) = mpsc::channel();
     let stdout = child.stdout.take().map(|stream| collect(stream, sender.clone()));
     let stderr = child.stderr.take().map(|stream| collect(stream, sender.clone()));

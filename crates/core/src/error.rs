@@ -155,10 +155,14 @@ impl Error {
         outer
     }
 
-    /// Adds a hint: lines that a command prints after the message.
+    /// Adds a hint: lines that a command prints after the message, behind those that are there already.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
-        self.0.hint = Some(hint.into());
+        let hint = hint.into();
+        self.0.hint = Some(match self.0.hint.take() {
+            Some(known) => format!("{known}\n{hint}").into(),
+            None => hint,
+        });
         self
     }
 

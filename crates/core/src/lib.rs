@@ -46,6 +46,7 @@ mod secret;
 pub mod size;
 mod slice_cache;
 mod snapshot;
+mod threads;
 mod zero;
 
 pub use amend::{Amend, AmendInput};
@@ -78,4 +79,5 @@ pub use reserve::{Piece, Publish, Reservation};
 pub use secret::{Secret, Secrets, unknown_secret};
 pub use slice_cache::{DirtySlice, SliceCache};
 pub use snapshot::{NewSnapshot, SnapshotKey, Snapshots};
+pub use threads::{most_threads, processors};
 pub use zero::is_zero;

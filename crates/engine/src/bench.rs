@@ -7,13 +7,12 @@
 //! Invariants: requests are numbered from 0 and claimed in order; with [`BenchOptions::flush_interval`] and without
 //! [`BenchOptions::no_drain`] no request runs while a flush does. A buffer belongs to one thread.
 
-use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread::{Scope, available_parallelism};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use diskimg_chain::Node;
-use diskimg_core::{BlockDevice as _, Error, ErrorKind, Result, Task};
+use diskimg_core::{BlockDevice as _, Error, ErrorKind, Result, Task, most_threads, processors};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::parallel::Failure;
@@ -119,7 +118,7 @@ pub fn bench(node: &Node, options: &BenchOptions, task: &Task<'_>) -> Result<Ben
         options,
         task,
         len: node.device().len(),
-        most: options.depth.clamp(1, MAX_THREADS),
+        most: options.depth.clamp(1, MAX_THREADS).min(most_threads()),
         threads: AtomicUsize::new(0),
         next: AtomicU64::new(0),
         fence: fences.then(|| Mutex::new(Fence { at: options.flush_interval, claimed: 0, running: 0 })),
@@ -127,11 +126,10 @@ pub fn bench(node: &Node, options: &BenchOptions, task: &Task<'_>) -> Result<Ben
         flushes: AtomicU64::new(0),
         failure: Failure::default(),
     };
-    let processors = available_parallelism().map_or(1, NonZero::get);
     let few = options.count.try_into().unwrap_or(usize::MAX).max(1);
     let start = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 1..processors.min(bench.most).min(few) {
+        for _ in 1..processors().min(bench.most).min(few) {
             bench.spawn(scope);
         }
         bench.threads.fetch_add(1, Ordering::Relaxed);

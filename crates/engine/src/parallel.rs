@@ -2,19 +2,18 @@
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::available_parallelism;
 
-use diskimg_core::{Error, Result};
+use diskimg_core::{Error, Result, most_threads, processors};
 use parking_lot::Mutex;
 
 /// The most threads an engine starts.
 const MAX_WORKERS: usize = 64;
 
-/// The threads that were `asked` for, or as many as there are processors; at most [`MAX_WORKERS`], and no more than there
-/// are `units` of work.
+/// The threads that were `asked` for, or as many as there are processors; at most [`MAX_WORKERS`], no more than there
+/// are `units` of work, and no more than the address space has room for.
 pub(crate) fn workers(asked: Option<NonZero<usize>>, units: u64) -> usize {
-    let count = asked.or_else(|| available_parallelism().ok()).map_or(1, NonZero::get);
-    count.min(MAX_WORKERS).min(usize::try_from(units).unwrap_or(usize::MAX)).max(1)
+    let count = asked.map_or_else(processors, NonZero::get);
+    count.min(MAX_WORKERS).min(most_threads()).min(usize::try_from(units).unwrap_or(usize::MAX)).max(1)
 }
 
 /// Runs `work` on `count` threads, the caller's among them. Each is told its number.

@@ -97,6 +97,9 @@ impl NewImage {
     /// # Errors
     /// `InvalidArg` with qemu-img's wording.
     pub(crate) fn from_options(options: &ParsedOptions) -> Result<Self> {
+        if options.get_str("backing_fmt").is_some_and(|format| format != "vmdk") {
+            return Err(Error::invalid("backing_file must be a vmdk image"));
+        }
         let (adapter, heads) = choice(&ADAPTERS, options.get_str("adapter_type"))?;
         let compat6 = options.get_bool("compat6");
         let mut hardware = options.get_str("hwversion").unwrap_or_else(|| UNDEFINED.to_owned());
@@ -111,9 +114,6 @@ impl NewImage {
         let (_, subformat) = choice(&SUBFORMATS, options.get_str("subformat"))?;
         let backing = options.get_str("backing_file");
         let zeroed_grains = options.get_bool("zeroed_grain");
-        if options.get_str("backing_fmt").is_some_and(|format| format != "vmdk") {
-            return Err(Error::invalid("backing_file must be a vmdk image"));
-        }
         if subformat.is_flat() && backing.is_some() {
             return Err(Error::invalid("Flat image can't have backing file"));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use diskimg_core::{Error, ErrorKind, Result, Task, to_usize};
+use diskimg_core::{Error, ErrorKind, Result, Task, processors, to_usize};
 
 /// Threads are worth starting for this many bytes each.
 const BYTES_PER_THREAD: u64 = 2 << 20;
@@ -43,8 +43,7 @@ pub(super) fn run(
     work: impl Fn(&Claims<'_>) -> Result<()> + Sync,
 ) -> Result<()> {
     let claims = Claims { next: AtomicUsize::new(0), units, failed: AtomicBool::new(false), task };
-    let cores =
-        std::thread::available_parallelism().map_or(1, |cores| u64::try_from(cores.get()).unwrap_or(1));
+    let cores = u64::try_from(processors()).unwrap_or(1);
     let threads = to_usize((bytes / BYTES_PER_THREAD).min(cores).min(MAX_THREADS)).min(units);
     if threads <= 1 {
         return work(&claims);
